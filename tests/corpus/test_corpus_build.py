@@ -23,7 +23,8 @@ from textmill.base.run import Run
 from textmill.corpus.build import build_corpus
 from textmill.corpus.config import CorpusConfig
 
-WORDS = "the river runs under old bridges while people talk of weather and bread in quiet towns".split()
+SENTENCE = "the river runs under old bridges while people talk of weather and bread in quiet towns"
+WORDS = SENTENCE.split()
 
 
 def prose(seed: int, words: int) -> str:
@@ -150,6 +151,8 @@ def test_patterns_stdin_and_folders_of_code(tmp_path: Path, build, rows, monkeyp
     assert card["read"]["files"] == 12
     assert card["read"]["skipped"]["binary"] == 1
     assert build(f"{folder}/**/m1*.py", out="b")["read"]["files"] == 3
+    assert build(f"{folder}/deep/m[2-4].py", out="d")["read"]["files"] == 3
+    assert build(f"{folder}/d??p/**/m[!0-9]*", f"{folder}/deep/m2.py", out="e")["dropped"]["binary"]["documents"] == 1
     done = subprocess.run(
         [sys.executable, "-m", "textmill", "corpus", "-", "--out", str(tmp_path / "c"), "--json", "--quiet"],
         input=prose(4, 3000).encode("utf-16"),
@@ -212,7 +215,7 @@ def test_errors_say_what_why_and_what_to_type(
     (tmp_path / "junk.txt").write_bytes(random.Random(1).randbytes(3000))
     (tmp_path / "short.txt").write_text("short")
     (tmp_path / "t.csv").write_text("a,b\nfoo,hello\n")
-    (tmp_path / "same.txt").write_text("ha " * 20)
+    (tmp_path / "same.txt").write_text("the same line once more\n" * 40)
     with pytest.raises(kind) as caught:
         build(*paths(tmp_path), **settings)
     assert says in caught.value.what

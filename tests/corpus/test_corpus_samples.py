@@ -89,5 +89,5 @@ def test_the_licence_is_shown(capsys) -> None:
 
 
 def test_tagged_lines_become_articles() -> None:
-    tagged = "标题/n 一/m\n今天/t 很/d 好/a 。/w\n１/m ///w ２/m 。/w\n\n新/a 标题/n\n正文/n 。/w\n"
+    tagged = "标题/n 一/m\n今天/t 很/d 好/a 。/w\n１/m //w ２/m 。/w\n\n新/a 标题/n\n正文/n 。/w\n"
     assert _articles(tagged) == [{"text": "标题一\n今天很好。\n１/２。"}, {"text": "新标题\n正文。"}]

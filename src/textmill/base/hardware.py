@@ -1,4 +1,4 @@
-"""What this machine really gives us: cores, memory, disk, bf16, a compiler. Reads /proc and cgroups, imports no torch."""
+"""What this machine really gives: cores, memory, disk, bf16, a compiler. Reads /proc and cgroups, no torch."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -184,10 +184,8 @@ class Stage:
         except BaseException:
             if self.partial.exists():  # keep the pieces, and the time that they took
                 attempt["seconds"] += time.monotonic() - began
-                try:
+                with suppress(OSError):
                     write_json(mark, attempt)
-                except OSError:
-                    pass
             raise
         write_json(
             self.partial / STAGE_FILE,

@@ -38,7 +38,8 @@ def train(
     run
         Run directory with finished tokens (textmill tokenize runs/mine).
     budget
-        Time for the training, such as 10m or 2h; 10m when there are no --steps either.
+        Time for the training, such as 10m or 2h. Without it and without --steps, what `textmill plan` planned
+        is trained, or else 10m.
     plan
         What you fix yourself; the planner chooses the rest.
     training
@@ -50,7 +51,7 @@ def train(
     from textmill.base.settings import parse_duration, show_count, show_duration
     from textmill.cli.build import make_sampler, show_plan
     from textmill.training.plan import check_budget
-    from textmill.training.planning import plan_run
+    from textmill.training.planning import merge, plan_run, read_request
     from textmill.training.train import train_model
 
     if plan.vocabulary is not None:
@@ -64,15 +65,19 @@ def train(
             "Each sets the length of the training.",
             "Leave one of them out.",
         )
-    seconds = None if plan.steps is not None else parse_duration(budget or "10m")
-    if seconds is not None:
-        check_budget(seconds)
     place = Run.open(run)
+    planned_before = plan.steps is None and budget is None and read_request(place)
+    seconds: float | None
+    if planned_before:
+        seconds, plan = planned_before[0], merge(planned_before[1], plan)
+    else:
+        seconds = None if plan.steps is not None else parse_duration(budget or "10m")
+    check_budget(seconds)
     place.require("corpus", f"textmill corpus my_texts/ --out {run}")
     place.require("tokens", f"textmill tokenize {run}")
     progress = Progress("quiet" if quiet or json else None)
     with place.lock():
-        planned = plan_run(place, seconds, plan, training, progress, evaluate=False)
+        planned = plan_run(place, seconds, plan, training, progress, evaluate=bool(planned_before))
         show_plan(planned, progress)
         counts = train_model(place, planned, training, progress, make_sampler())
     if json:

@@ -26,6 +26,8 @@ from textmill.corpus.tally import Tally
 VERSION = 1
 CARD = "card.json"
 ENOUGH_PIECES = 20
+SHORT_PIECE = 250
+LEAST_PIECE = 20
 SHOW_EVERY = 1 << 20
 
 
@@ -157,19 +159,25 @@ class Corpus:
                 self._reject(draft, identity, utf8, len(text), ratio, language, "duplicate", "exact", len(utf8))
 
     def _piece_size(self, documents: list[Document]) -> int:
-        """The configured length of pieces, or the first quarter, sixteenth… of it that makes enough of
-        them."""
+        """The configured length of pieces, or a quarter, a sixteenth… of it where that makes too few of them.
+
+        Enough is twenty; but below 250 characters a piece says little, so there one for each split must do.
+        """
         size = self.config.piece_characters
-        while size > 20 and sum(max(1, document.characters // size) for document in documents) < ENOUGH_PIECES:
+        while size > LEAST_PIECE:
+            count = sum(max(1, document.characters // size) for document in documents)
+            if count >= ENOUGH_PIECES or (size <= SHORT_PIECE and count >= len(wanted_splits(self.config))):
+                break
             size //= 4
-        return max(size, 20)
+        return max(size, LEAST_PIECE)
 
     def _finish_small(self, documents: list[Document]) -> None:
         """Cut the long documents when there are few, or when one outweighs the rest; then write
         everything."""
         longest = max((len(document.utf8) for document in documents), default=0)
         few = len(documents) < self.config.small_corpus
-        if not few and 10 * longest <= self.held_bytes:
+        off = self.config.small_corpus == 0 or len(wanted_splits(self.config)) == 1
+        if off or (not few and 10 * longest <= self.held_bytes):
             self._release(documents)
             return
         size = self._piece_size(documents)

@@ -41,7 +41,8 @@ class CorpusConfig:
 
     small_corpus: int = 100
     """With fewer documents than this (or when one document holds more than a tenth of the text), long
-    documents are cut into pieces, because a split of a few whole documents would be empty or lopsided."""
+    documents are cut into pieces, because a split of a few whole documents would be empty or lopsided. 0 switches
+    this off."""
 
     piece_characters: int = 4_000
     """Length of those pieces, in characters: several model contexts, so that little is lost at their ends."""

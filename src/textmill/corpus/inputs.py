@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import shutil
 import stat
 import sys
@@ -126,6 +127,31 @@ def _folder(origin: str, folder: Path, tally: Tally, progress: Progress) -> Iter
             tally.problem(str(path), f"cannot be read: {error.strerror}")
 
 
+def _matches(pattern: str, tally: Tally) -> list[Path]:
+    """Files that a pattern names, sorted. `**` walks folders as above, so links in a circle do not trap it."""
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        return [Path(name) for name in sorted(glob.glob(pattern)) if Path(name).is_file()]  # noqa: PTH207
+    first = next(number for number, part in enumerate(parts) if glob.has_magic(part))
+    base = Path(*parts[:first])
+    wanted = [*parts[first:], "*"] if parts[-1] == "**" else parts[first:]
+    regex = re.compile("".join("(?:[^/]+/)*" if part == "**" else _part(part) + "/" for part in wanted))
+    if not base.is_dir():
+        return []
+    return sorted(path for path in _walk(base, tally) if regex.fullmatch(path.relative_to(base).as_posix() + "/"))
+
+
+def _part(pattern: str) -> str:
+    """A regular expression for one part of a pattern: `*` and `?` stay within it."""
+    pieces = re.split(r"(\*|\?|\[!?\]?[^\]]*\])", pattern)
+    known = {"*": "[^/]*", "?": "[^/]"}
+    return "".join(
+        known.get(piece)
+        or (f"[{'^' if piece[1] == '!' else ''}{piece[1:-1].lstrip('!')}]" if number % 2 else re.escape(piece))
+        for number, piece in enumerate(pieces)
+    )
+
+
 def _missing(name: str) -> UsageError:
     parent = Path(name).parent
     try:
@@ -199,8 +225,7 @@ def find_inputs(names: list[str], run: Run, tally: Tally, progress: Progress) ->
             item = _input(name, name, path)
             found.setdefault(item.source, item)
             continue
-        matches = sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) else []  # noqa: PTH207
-        files_matched = [Path(match) for match in matches if Path(match).is_file()]
+        files_matched = _matches(name, tally) if glob.has_magic(name) else []
         if not files_matched:
             raise _missing(name)
         for match in files_matched:

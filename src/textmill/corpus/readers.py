@@ -54,6 +54,39 @@ class Draft(NamedTuple):
     bytes: int = 0
 
 
+class _Zstd:
+    """Decompressed bytes of a zstd file, frame after frame; unlike zstandard's reader it notices a missing end."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self._frame = zstandard.ZstdDecompressor().decompressobj()
+        self._rest = b""
+        self._ready = bytearray()
+        self._began = self._ended = False
+
+    def read(self, size: int) -> bytes:
+        while len(self._ready) < size and not self._ended:
+            self._more()
+        data = bytes(self._ready[:size])
+        del self._ready[:size]
+        return data
+
+    def _more(self) -> None:
+        data = self._rest or self._raw.read(1 << 14)  # a little at a time: it may unpack to a thousand times as much
+        self._rest = b""
+        if not data:
+            self._ended = True
+            if self._began:
+                raise EOFError("the compressed file ends early")
+            return
+        self._began = True
+        self._ready += self._frame.decompress(data)
+        if self._frame.eof:
+            self._rest = self._frame.unused_data
+            self._frame = zstandard.ZstdDecompressor().decompressobj()
+            self._began = False
+
+
 @contextmanager
 def opened(item: Input) -> Iterator[tuple[BinaryIO, BinaryIO]]:
     """The file on disk, and the stream of its decompressed bytes."""
@@ -62,8 +95,7 @@ def opened(item: Input) -> Iterator[tuple[BinaryIO, BinaryIO]]:
             with gzip.open(raw) as stream:
                 yield raw, stream  # type: ignore[misc]
         elif item.compression == ".zst":
-            with zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as stream:
-                yield raw, stream  # type: ignore[misc]
+            yield raw, _Zstd(raw)  # type: ignore[misc]
         else:
             yield raw, raw
 

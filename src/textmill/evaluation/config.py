@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from textmill.base.errors import UsageError
 
@@ -19,6 +20,9 @@ class EvaluationConfig:
     stride_share: float = 0.5
     """How far the context window moves each time, as a share of its length. Smaller is slower and a little
     better: each token is then predicted from more text."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Arithmetic of the model's matrix products; auto is bf16 where this machine multiplies it fast (the figure
+    moves by about a thousandth)."""
     max_tokens: int = 2_000_000
     """Score at most so many tokens: whole documents, drawn by the seed. All rows measure the same ones."""
     resamples: int = 1000

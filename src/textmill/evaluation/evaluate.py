@@ -134,7 +134,7 @@ def _measure(
 
     tokens = run / "tokens"
     tokenizer, train = Tokenizer.load(tokens), Shards(tokens, "train")
-    model = load_model(run / "model")
+    model = load_model(run / "model", precision=config.precision)
     if model.vocabulary != tokenizer.vocabulary:
         raise Failure(
             f"The model and the tokenizer of {run.path} do not belong together.",
@@ -162,7 +162,7 @@ def _measure(
         label="Textmill",
         kind="model",
         parameters=size,
-        facts={},
+        facts={"precision": str(model.compute_dtype).removeprefix("torch.")},
         note=f"{show_count(size)} parameters.",
         stride=stride,
         device=device,

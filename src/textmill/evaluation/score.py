@@ -179,13 +179,13 @@ def score_model(
 
 
 def _target_log_probs(model: LanguageModel, tokens: torch.Tensor, targets: torch.Tensor) -> np.ndarray:
-    """Log-probability [B, T] of `targets` after `tokens` [B, T], each row from a fresh state."""
+    """Log-probability [B, T] of `targets` after `tokens` [B, T], each row from a fresh state; -1 is not scored."""
     direct: Callable[..., Any] | None = getattr(model, "target_log_probs", None)
     if callable(direct):
         found = direct(tokens, targets)
     else:
         log_probs, _ = model.read(tokens, model.start(len(tokens)))
-        found = log_probs.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+        found = log_probs.gather(-1, targets.clamp_min(0).unsqueeze(-1)).squeeze(-1)
     return np.asarray(found.float().cpu().numpy())
 
 
@@ -239,10 +239,10 @@ def _score_pool(
         width = part[0][0]
         # Padding follows the text, and a prediction sees nothing that follows it.
         tokens = np.full((len(part), width), document_end, dtype=np.int64)
-        targets = np.full((len(part), width), document_end, dtype=np.int64)
-        for row, (length, number, begin, end, _) in enumerate(part):
+        targets = np.full((len(part), width), -1, dtype=np.int64)  # -1: read, not scored
+        for row, (length, number, begin, end, scored) in enumerate(part):
             tokens[row, :length] = inputs[number][begin:end]
-            targets[row, :length] = pool[number][begin:end]
+            targets[row, scored - begin : length] = pool[number][scored:end]
         values = _target_log_probs(model, torch.from_numpy(tokens).to(device), torch.from_numpy(targets).to(device))
         for row, (length, number, begin, end, scored) in enumerate(part):
             found[number][scored:end] = values[row, scored - begin : length]

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-import numpy as np
+from numpy.random import SeedSequence
 
 from textmill.base.errors import TextmillError, UsageError, nearest
 from textmill.base.files import write_atomic
@@ -123,7 +123,7 @@ class Chat:
         """The settings of this turn: every turn draws its own numbers, the same ones for the same seed."""
         if self.config.seed is None:
             return self.config
-        seed = int(np.random.SeedSequence([self.config.seed, self._turn]).generate_state(1)[0])
+        seed = int(SeedSequence([self.config.seed, self._turn]).generate_state(1)[0])
         return dataclasses.replace(self.config, seed=seed)
 
     def _text(self, text: str) -> list[int]:

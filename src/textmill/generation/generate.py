@@ -11,6 +11,9 @@ from typing import Literal
 
 import numpy as np
 import torch
+
+# Imported here, at the start: during this first import numpy loses a Ctrl-C or SIGTERM that arrives.
+from numpy.random import SeedSequence, default_rng
 from torch import Tensor
 
 from textmill.base.errors import Failure, UsageError
@@ -162,7 +165,7 @@ class _Row:
     ) -> None:
         self.read, self.whole, self.dropped = read, whole, dropped
         self.seed, self.row = seed, row
-        self.random = np.random.default_rng([seed, row])
+        self.random = default_rng([seed, row])
         self.text = TextStream(config.stop)
         self.ids: list[int] = []
         self.logprobs: list[float] = []
@@ -312,7 +315,7 @@ def _as_list(prompts: Sequence[str] | Sequence[Sequence[int]]) -> list[str | Seq
 
 def _seed(config: SamplingConfig) -> int:
     """The seed of the settings, or a fresh one (short, so that a person can type it)."""
-    return int(np.random.SeedSequence().generate_state(1)[0]) if config.seed is None else config.seed
+    return int(SeedSequence().generate_state(1)[0]) if config.seed is None else config.seed
 
 
 def _device(model: LanguageModel) -> torch.device:

@@ -6,7 +6,7 @@ import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from textmill import __version__
 from textmill.base.errors import Failure
 from textmill.base.files import read_json, write_json
+from textmill.base.hardware import hardware
 from textmill.base.settings import from_mapping
 from textmill.models.config import TransformerConfig, gpt2_arrangement
 from textmill.models.transformer import Transformer
@@ -113,12 +114,23 @@ def save_model(model: Transformer, folder: Path, *, document_end: int | None = N
     write_json(folder / "config.json", _export_config(config, document_end))
 
 
-def load_model(folder: Path | str, device: str | torch.device | None = None) -> Transformer:
-    """Open a model folder, ready to score and generate (fp32, evaluation mode).
+def fast_precision(device: str | torch.device) -> Literal["bf16", "fp32"]:
+    """The arithmetic in which this device multiplies large matrices fastest."""
+    return "bf16" if torch.device(device).type == "cuda" or hardware().bf16_is_fast else "fp32"
+
+
+def load_model(
+    folder: Path | str,
+    device: str | torch.device | None = None,
+    precision: Literal["auto", "bf16", "fp32"] = "fp32",
+) -> Transformer:
+    """Open a model folder, ready to score and generate (evaluation mode).
 
     Args:
         folder: e.g. `runs/mine/model`.
         device: where to put it; the GPU when there is one, else the CPU.
+        precision: arithmetic of the matrix products; the weights stay fp32. "auto" is what is fast for many rows
+            at once; single rows (generation on a CPU) are as fast in fp32.
     """
     folder = Path(folder)
     try:
@@ -147,4 +159,6 @@ def load_model(folder: Path | str, device: str | torch.device | None = None) -> 
     model = Transformer(config)
     model.load_state_dict(weights)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if (fast_precision(place) if precision == "auto" else precision) == "bf16":
+        model.compute_dtype = torch.bfloat16
     return model.to(place).eval()

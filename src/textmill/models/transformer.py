@@ -320,15 +320,20 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def target_log_probs(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        """Log-probability in nats [B, T] of each target, without holding all distributions at once."""
-        hidden = self.hidden(tokens_BT).flatten(0, 1)
-        targets = targets_BT.flatten()
-        rows = max(1, (1 << 22) // self.vocabulary)
-        parts = [
-            -F.cross_entropy(self.logits(hidden[i : i + rows]), targets[i : i + rows], reduction="none")
-            for i in range(0, len(hidden), rows)
-        ]
-        return torch.cat(parts).view(tokens_BT.shape)
+        """Log-probability in nats [B, T] of each target; 0 where the target is -1, whose logits are never made."""
+        wanted = (targets_BT >= 0).flatten()
+        hidden = self.hidden(tokens_BT).flatten(0, 1)[wanted]
+        targets = targets_BT.flatten()[wanted]
+        rows = max(1, (1 << 22) // self.vocabulary)  # 16 MB of logits at once
+        scores = torch.zeros(wanted.shape, device=hidden.device)
+        if len(hidden):
+            scores[wanted] = torch.cat(
+                [
+                    -F.cross_entropy(self.logits(hidden[i : i + rows]), targets[i : i + rows], reduction="none")
+                    for i in range(0, len(hidden), rows)
+                ]
+            )
+        return scores.view(targets_BT.shape)
 
     # ---- the protocol: start and read ----------------------------------------------------------------------------
 

@@ -267,8 +267,7 @@ class Trainer:
             rows = slice(start, start + 16)
             inputs = torch.from_numpy(self.validation.inputs[rows]).to(model.device)
             targets = torch.from_numpy(self.validation.targets[rows]).to(model.device)
-            scores = model.target_log_probs(inputs, targets.clamp_min(0))
-            nats -= float((scores * (targets >= 0)).double().sum())
+            nats -= float(model.target_log_probs(inputs, targets).double().sum())
         model.train()
         return nats / math.log(2) / max(1, self.validation.bytes)
 

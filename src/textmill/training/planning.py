@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from textmill.base.files import hash_json, read_json, write_json
 from textmill.base.progress import Progress
 from textmill.base.run import Run
+from textmill.base.settings import from_mapping
 from textmill.training.config import PlanConfig, TrainingConfig
 from textmill.training.plan import Facts, Plan, make_plan
 from textmill.training.probe import Probe, probe_machine
@@ -110,13 +111,31 @@ def plan_run(
     if not tokenized:
         facts = Facts(facts.train_bytes, facts.held_bytes, facts.texture)
     plan = make_plan(facts, probe, budget, config, training, elapsed=elapsed, evaluate=evaluate)
-    write_plan(run, plan, key=key, first_key=hash_json(asked))
+    write_plan(run, plan, key=key, first_key=hash_json(asked), settings=asdict(config))
     return plan
 
 
-def write_plan(run: Run, plan: Plan, **keys: str) -> None:
-    """Write `plan.json`; keys given before are kept."""
+def write_plan(run: Run, plan: Plan, **more: Any) -> None:
+    """Write `plan.json`; its keys and settings of before are kept unless given anew."""
     path = run / PLAN_FILE
     before: dict[str, Any] = read_json(path) if path.exists() else {}
-    kept = {name: before[name] for name in ("key", "first_key") if name in before}
-    write_json(path, {**kept, **keys, **asdict(plan)})
+    kept = {name: before[name] for name in ("key", "first_key", "settings") if name in before}
+    write_json(path, {**kept, **more, **asdict(plan)})
+
+
+def read_request(run: Run) -> tuple[float, PlanConfig] | None:
+    """Budget and settings for which the plan in `plan.json` was made; None without a plan for a budget."""
+    path = run / PLAN_FILE
+    if not path.exists():
+        return None
+    record = read_json(path)
+    if record.get("budget_seconds") is None or "settings" not in record:
+        return None
+    return float(record["budget_seconds"]), from_mapping(PlanConfig, record["settings"])
+
+
+def merge(before: PlanConfig, typed: PlanConfig) -> PlanConfig:
+    """The settings of before, with those typed now instead where they differ from the defaults."""
+    default = asdict(PlanConfig())
+    changed = {name: value for name, value in asdict(typed).items() if value != default[name]}
+    return replace(before, **changed)
