@@ -21,9 +21,7 @@ def blocks(path: Path, language: str | None = None) -> list[str]:
     """The fenced code blocks of a page, all or of one language, comments taken off."""
     found = re.findall(r"^```(\w+)\n(.*?)^```$", path.read_text(encoding="utf-8"), re.M | re.S)
     return [
-        re.sub(r"\s+#.*$|^#.*\n", "", text, flags=re.M)
-        for kind, text in found
-        if language is None or kind == language
+        re.sub(r"\s+#.*$|^#.*\n", "", text, flags=re.M) for kind, text in found if language is None or kind == language
     ]
 
 

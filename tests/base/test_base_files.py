@@ -45,8 +45,7 @@ def test_written_files_can_be_read_by_others(tmp_path: Path) -> None:
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(st.characters(codec="utf-8")),
         lambda inner: (
-            st.lists(inner, max_size=3)
-            | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=3)
+            st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=3)
         ),
     )
 )

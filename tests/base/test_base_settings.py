@@ -51,9 +51,7 @@ def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
 
 
 @given(st.integers(0, 9), st.integers(0, 23), st.integers(0, 59), st.integers(0, 59))
-def test_any_written_duration_is_the_sum_of_its_parts(
-    days: int, hours: int, minutes: int, seconds: int
-) -> None:
+def test_any_written_duration_is_the_sum_of_its_parts(days: int, hours: int, minutes: int, seconds: int) -> None:
     text = f"{days}d{hours}h{minutes}m{seconds}s"
     assert parse_duration(text) == ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 

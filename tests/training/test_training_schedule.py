@@ -1,4 +1,4 @@
-"""The schedule falls to zero at its end, and moving the end never lifts the learning rate."""
+"""The schedule falls to zero at its end; moving the end inside the decay never lifts the learning rate."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,7 +32,8 @@ def test_moving_the_end_keeps_the_level_continuous(schedule, moves):
         before = schedule.level(step)
         schedule = schedule.moved(step, total)
         assert schedule.total > step
-        assert schedule.level(step) <= before + 1e-9
+        if step >= schedule.decay_start:
+            assert schedule.level(step) <= before + 1e-9
         assert schedule.level(schedule.total) == 0
 
 

@@ -129,4 +129,5 @@ class Progress:
         if self.mode == "quiet":
             return
         extra = f" · {task.text}" if task.text else ""
-        self.say(f"{task.name}: {task.amount(task.done)} in {show_duration(task.seconds())}{extra}")
+        amount = f"{task.amount(task.done)} in " if task.done else ""
+        self.say(f"{task.name}: {amount}{show_duration(task.seconds())}{extra}")

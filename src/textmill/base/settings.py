@@ -66,6 +66,7 @@ def show_count(count: float) -> str:
     """Counts for people: 812, 12.3 k, 4.2 M."""
     for unit in ("", " k", " M", " G"):
         if abs(count) < 1000:
-            return f"{count:.0f}" if unit == "" else f"{count:.1f}{unit}"
+            plain = f"{count:.1f}" if count != round(count) and abs(count) < 10 else f"{count:.0f}"
+            return plain if unit == "" else f"{count:.1f}{unit}"
         count /= 1000
     return f"{count:.1f} T"

@@ -105,9 +105,7 @@ def check_python() -> Iterator[Check]:
         "python",
         "ok" if fits else "missing",
         f"{platform.python_version()} ({sys.executable})",
-        ""
-        if fits
-        else "Textmill needs Python 3.11 or newer: sudo apt-get install python3.11 python3.11-venv",
+        "" if fits else "Textmill needs Python 3.11 or newer: sudo apt-get install python3.11 python3.11-venv",
     )
     needed = requirements()
     lacking = [requirement for requirement in needed if installed(requirement) is None]
@@ -172,9 +170,7 @@ def check_torch() -> Iterator[Check]:
         "ok" if faster or not hardware().bf16_is_fast else "warn",
         f"{half / single:.1f} times the speed of fp32 ({half / 1e9:.0f} against {single / 1e9:.0f} GFLOP/s); "
         f"the processor {promised} bf16 instructions",
-        ""
-        if faster or not hardware().bf16_is_fast
-        else "Nothing to install; other work may be using the cores.",
+        "" if faster or not hardware().bf16_is_fast else "Nothing to install; other work may be using the cores.",
     )
 
 

@@ -8,7 +8,5 @@ from cyclopts import Group, Parameter
 
 EVERY = Group("Every command", sort_key=99)
 
-Json = Annotated[
-    bool, Parameter(name="--json", negative="", group=EVERY, help="Print one JSON object for scripts.")
-]
+Json = Annotated[bool, Parameter(name="--json", negative="", group=EVERY, help="Print one JSON object for scripts.")]
 Quiet = Annotated[bool, Parameter(name="--quiet", negative="", group=EVERY, help="Show no progress.")]

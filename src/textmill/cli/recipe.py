@@ -79,11 +79,7 @@ class Recipe:
             return dict(self.values)
         own = TABLES.get(command, command)
         stages = set(TABLES.values())
-        flat = {
-            key: value
-            for key, value in self.values.items()
-            if not (key in stages and isinstance(value, Mapping))
-        }
+        flat = {key: value for key, value in self.values.items() if not (key in stages and isinstance(value, Mapping))}
         table = self.values.get(own, {})
         return {**flat, **table} if isinstance(table, Mapping) else flat
 

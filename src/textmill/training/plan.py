@@ -22,7 +22,7 @@ LADDER = (
 )  # fmt: skip
 """(layers, width) that the planner considers: the aspect that nanoGPT-sized models share, 64 of width a layer."""
 
-EFFICIENCY = {"compiled": 0.80, "eager": 0.45}
+EFFICIENCY = {"compiled": 0.95, "eager": 0.55}
 """Share of the probed matrix-product rate that a whole training step reaches (docs/LOG.md)."""
 
 # Predicted bits per byte = texture * (E + A / N^a + B / D^b), after Hoffmann et al. 2022, with N the multiplied

@@ -43,11 +43,12 @@ class Schedule:
         return max(0.0, min(rise, fall))
 
     def moved(self, step: int, total: int) -> Schedule:
-        """The schedule from `step` on with another last step; never a step that lifts the level."""
-        total = max(total, step + 1)
-        if self.anchor is not None or step >= self.decay_start:
-            return replace(self, total=total, anchor=step, anchor_level=self.level(step))
-        moved = replace(self, total=total)
-        if step >= moved.decay_start:  # the end came nearer: the decay begins here, from the full level
-            return replace(moved, anchor=step, anchor_level=self.level(step))
-        return moved
+        """The schedule from `step` on with another last step.
+
+        Before the decay, and when the end moves so far that the decay should not have begun yet, the level is the
+        full one; inside the decay it goes on from where it is, and falls to zero at the new end.
+        """
+        moved = replace(self, total=max(total, step + 1), anchor=None, anchor_level=1.0)
+        if step < moved.decay_start:
+            return moved
+        return replace(moved, anchor=step, anchor_level=self.level(step))
