@@ -92,7 +92,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tokenized, tmp_path):
     while not (run / "checkpoints" / "best.safetensors").exists() and time.time() < deadline:
         time.sleep(0.05)  # the first validation: well inside the training
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "saved" in err
     assert "same command again" in err

@@ -50,6 +50,13 @@ class Task:
         return show_bytes(value) if self.unit == "B" else f"{show_count(value)} {self.unit}".rstrip()
 
 
+def rate_text(task: Task, rate: float) -> str:
+    """A speed for people: slow work by the piece is given as seconds for each."""
+    if 0 < rate < 1 and task.unit not in ("", "B"):
+        return f"{1 / rate:.1f} s each"
+    return f"{task.amount(rate)}/s"
+
+
 class Progress:
     """Where long work reports. One is made by the CLI and handed down.
 
@@ -114,7 +121,7 @@ class Progress:
     def _show(self, task: Task) -> None:
         rate = task.done / max(task.seconds(), 1e-9)
         if self.mode == "bar" and self._live is not None and task.bar is not None:
-            text = f"{task.amount(rate)}/s" + (f" · {task.text}" if task.text else "")
+            text = rate_text(task, rate) + (f" · {task.text}" if task.text else "")
             self._live.update(task.bar, completed=task.done, total=task.total, text=text)
         elif self.mode == "lines" and time.monotonic() - task.last_line >= LINE_EVERY_SECONDS:
             task.last_line = time.monotonic()
@@ -123,7 +130,7 @@ class Progress:
             if task.total and task.done:
                 left = f", {show_duration(task.seconds() * (task.total / task.done - 1))} left"
             extra = f" · {task.text}" if task.text else ""
-            self.say(f"{task.name}:{share} {task.amount(task.done)}, {task.amount(rate)}/s{left}{extra}")
+            self.say(f"{task.name}:{share} {task.amount(task.done)}, {rate_text(task, rate)}{left}{extra}")
 
     def _finish(self, task: Task) -> None:
         if self.mode == "quiet":

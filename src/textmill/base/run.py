@@ -101,6 +101,7 @@ class Run:
     def require(self, stage: str, command: str) -> Path:
         """The finished folder of `stage`, or an error that names the command which makes it."""
         folder = self.path / stage
+        finish_renaming(self.path, stage)
         if not (folder / STAGE_FILE).exists():
             raise UsageError(
                 f"{self.path} has no finished {stage}.",
@@ -145,8 +146,7 @@ class Stage:
 
     def _recover(self) -> None:
         """A kill between finishing and renaming left a whole stage under the partial name: rename it now."""
-        if (self.partial / STAGE_FILE).exists():
-            self._swap()
+        finish_renaming(self.run.path, self.name)
 
     def record(self) -> dict[str, Any] | None:
         """`stage.json` of the finished stage, whatever it was made from; None when it is not finished."""
@@ -166,7 +166,7 @@ class Stage:
         """Yield the partial folder (kept from a killed attempt of the same fingerprint), then finish it by renaming."""
         self._recover()
         mark = self.partial / ".attempt"
-        attempt = {"fingerprint": self.fingerprint, "seconds": 0.0}
+        attempt: dict[str, Any] = {"fingerprint": self.fingerprint, "seconds": 0.0}
         if self.partial.exists():
             try:
                 found = read_json(mark)
@@ -200,15 +200,18 @@ class Stage:
                 "finished": time.time(),
             },
         )
-        self._swap()
+        finish_renaming(self.run.path, self.name)
 
-    def _swap(self) -> None:
-        """Put the partial folder in the finished one's place; at no moment is the name half-written."""
-        old = self.run.path / f"{self.name}.old"
-        shutil.rmtree(old, ignore_errors=True)
-        if self.folder.exists():
-            self.folder.rename(old)
-        (self.partial / ".attempt").unlink(missing_ok=True)
-        self.partial.rename(self.folder)
-        sync_folder(self.run.path)
-        shutil.rmtree(old, ignore_errors=True)
+
+def finish_renaming(run: Path, name: str) -> None:
+    """Put a whole partial folder in the finished one's place; at no moment is the name half-written."""
+    folder, partial, old = run / name, run / f"{name}.partial", run / f"{name}.old"
+    if not (partial / STAGE_FILE).exists():
+        return
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    (partial / ".attempt").unlink(missing_ok=True)
+    partial.rename(folder)
+    sync_folder(run)
+    shutil.rmtree(old, ignore_errors=True)

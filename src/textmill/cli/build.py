@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from textmill.training.plan import Plan
 
 DEFAULT_BUDGET = "10m"
+REPORT_SECONDS = 2.0
+FIRST_SPLIT_SHARE = 0.65
 
 CORPUS = Group("Corpus", sort_key=10)
 TOKENIZER = Group("Tokenizer", sort_key=11)
@@ -96,9 +98,7 @@ def build(
     progress = Progress("quiet" if quiet or json else None)
     with place.lock():
         remember(place, seconds)
-        made = _stages(
-            place, list(paths), seconds, began, corpus, tokenizer, plan, training, evaluation, progress
-        )
+        made = _stages(place, list(paths), seconds, began, corpus, tokenizer, plan, training, evaluation, progress)
     if json:
         print(json_format.dumps(made, indent=2, ensure_ascii=False, allow_nan=False))
         return
@@ -171,9 +171,11 @@ def _stages(
     spent = elapsed() - training_wall + max(training_wall, counts["training_seconds"])
     began_evaluation = elapsed()
     measured = {}
-    for split in evaluation.splits:
-        left = max(4.0, budget - spent - (elapsed() - began_evaluation) - 2.0)
-        measured[split] = evaluate_run(place, evaluation, progress, split=split, time_limit=left)
+    for number, split in enumerate(evaluation.splits):
+        # The first split has the larger share, so that the next ones keep time for their n-gram row at least.
+        left = budget - spent - (elapsed() - began_evaluation) - REPORT_SECONDS
+        share = 1.0 if number == len(evaluation.splits) - 1 else FIRST_SPLIT_SHARE
+        measured[split] = evaluate_run(place, evaluation, progress, split=split, time_limit=max(3.0, share * left))
     evaluation_seconds = elapsed() - began_evaluation
     total = spent + evaluation_seconds
     planned.actual = {
@@ -226,7 +228,7 @@ def model_figure(measured: dict[str, Any]) -> float | None:
 def make_sampler() -> Any:
     """Draws the samples along the training: the beginning of a document, the same draw each time."""
     from textmill.generation.config import SamplingConfig
-    from textmill.generation.generate import generate
+    from textmill.generation.sampling import generate
 
     settings = SamplingConfig(seed=0, max_tokens=60)
 

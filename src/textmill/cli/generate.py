@@ -12,8 +12,8 @@ from textmill.cli.options import Json, Quiet
 from textmill.generation.config import SamplingConfig
 
 if TYPE_CHECKING:
-    from textmill.generation.generate import Generation
     from textmill.generation.loading import OpenModel
+    from textmill.generation.sampling import Generation
 
 DEFAULT = SamplingConfig()
 
@@ -120,7 +120,7 @@ def _stream(opened: OpenModel, text: str, sampling: SamplingConfig) -> tuple[lis
     """Write one sample as it comes."""
     import sys
 
-    from textmill.generation.generate import stream
+    from textmill.generation.sampling import stream
 
     samples: list[Generation] = []
     sys.stdout.write(text)
@@ -140,7 +140,7 @@ def _all(opened: OpenModel, text: str, sampling: SamplingConfig, as_json: bool) 
     import time
 
     from textmill.base.settings import to_mapping
-    from textmill.generation.generate import generate
+    from textmill.generation.sampling import generate
 
     began = time.monotonic()
     samples = generate(opened.model, opened.tokenizer, [text], sampling)

@@ -6,11 +6,11 @@ __getattr__, __all__ = exports(
     __name__,
     {
         "Chat": "chat",
-        "Generation": "generate",
+        "Generation": "sampling",
         "SamplingConfig": "config",
-        "StreamEvent": "generate",
-        "generate": "generate",
+        "StreamEvent": "sampling",
+        "generate": "sampling",
         "open_model": "loading",
-        "stream": "generate",
+        "stream": "sampling",
     },
 )

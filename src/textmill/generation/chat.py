@@ -18,7 +18,7 @@ from numpy.random import SeedSequence
 from textmill.base.errors import TextmillError, UsageError, nearest
 from textmill.base.files import write_atomic
 from textmill.generation.config import DEFAULT_MIN_P, SamplingConfig
-from textmill.generation.generate import Generation, stream
+from textmill.generation.sampling import Generation, stream
 from textmill.models.protocol import LanguageModel
 from textmill.tokens.tokenizer import TURN_END, Tokenizer
 

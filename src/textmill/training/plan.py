@@ -292,10 +292,10 @@ def _candidate(
     while micro > 1 and training_memory(shape, parameters, micro) > 0.6 * probe.memory_bytes:
         micro //= 2
     memory = training_memory(shape, parameters, micro)
-    if config.steps and not (config.width or config.layers) and width > LADDER[0][1]:
-        # The length is fixed: no size that the clock, or so few tokens, cannot feed.
-        if shape.matmul_parameters > 2 * read_tokens or setup + read_tokens / tokens_per_second > time_left:
-            return None
+    # With a fixed number of steps, no size that the clock, or so few tokens, cannot feed.
+    hungry = shape.matmul_parameters > 2 * read_tokens or setup + read_tokens / tokens_per_second > time_left
+    if config.steps and hungry and not (config.width or config.layers) and width > LADDER[0][1]:
+        return None
     if memory > 0.85 * probe.memory_bytes:
         return None
     if config.steps or read_tokens / tokens_per_second + setup < 0.9 * train_seconds:

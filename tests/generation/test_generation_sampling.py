@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from textmill.base.errors import Failure, UsageError
 from textmill.generation import generate as module
 from textmill.generation.config import SamplingConfig
-from textmill.generation.generate import generate, stream
+from textmill.generation.sampling import generate, stream
 from textmill.models.ngram import NGram
 from textmill.models.transformer import Transformer
 from textmill.tokens.tokenizer import TURN_END, Tokenizer
