@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from textmill.base.errors import Failure, UsageError
+from textmill.models.config import Switches
 from textmill.models.transformer import Transformer
 from textmill.training.config import PlanConfig, TrainingConfig
 from textmill.training.plan import (
@@ -73,6 +74,14 @@ def test_what_the_user_fixes_stays_fixed():
     ]  # fmt: skip
     assert plan(steps=123).chosen["steps"] == 123
     assert plan(steps=123).chosen["train_seconds"] is None
+
+
+def test_single_parts_can_be_switched():
+    config = PlanConfig(model=Switches(qk_norm=False, bigram_buckets=0, dropout=0.1))
+    shape = choose_shape(config, 2, 128, 2048, 64)
+    assert (shape.qk_norm, shape.bigram_buckets, shape.dropout, shape.embedding_norm) == (False, 0, 0.1, True)
+    made = make_plan(SPEECHES, LAPTOP, 300.0, config, TrainingConfig())
+    assert made.chosen["switches"] == {"qk_norm": False, "bigram_buckets": 0, "dropout": 0.1}
 
 
 @pytest.mark.parametrize("arrangement", ["modern", "gpt2"])

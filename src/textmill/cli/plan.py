@@ -78,7 +78,7 @@ def show(made: Plan) -> None:
     for heading in ("chosen", "", "why"):
         table.add_column(heading)
     for name, value in made.chosen.items():
-        if value is None:
+        if value is None or value == {}:
             continue
         shown = show_count(value) if "parameters" in name else f"{value:,}" if isinstance(value, int) else str(value)
         table.add_row(name.replace("_", " "), shown, made.reasons.get(name, ""))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from textmill.base.errors import UsageError
@@ -83,6 +83,46 @@ class TransformerConfig:
     def flops_per_token(self, context: int | None = None) -> float:
         """Training FLOPs a token, forward and backward: 6 N + 12 L d T (Kaplan et al. 2020, without causal halving)."""
         return 6.0 * self.matmul_parameters + 12.0 * self.layers * self.width * (context or self.context)
+
+
+@dataclass(frozen=True)
+class Switches:
+    """Parts of the Transformer to set by hand, each otherwise as the arrangement has it. For ablations."""
+
+    position: Literal["rotary", "learned"] | None = None
+    """Rotary embedding (Su et al. 2021), or a learned table of positions."""
+    norm: Literal["rms", "layer"] | None = None
+    """RMSNorm without weights, or LayerNorm with weight and bias."""
+    activation: Literal["relu2", "gelu"] | None = None
+    """Squared ReLU, or GELU."""
+    bias: bool | None = None
+    """Bias vectors in the linear layers."""
+    qk_norm: bool | None = None
+    """RMSNorm of queries and keys."""
+    embedding_norm: bool | None = None
+    """RMSNorm right after the embedding."""
+    zero_init: bool | None = None
+    """Output projections start at zero."""
+    logit_softcap: float | None = None
+    """Cap of the logits; 0 for none."""
+    tied_head: bool | None = None
+    """Use the embedding table as the output matrix."""
+    residual_lambdas: bool | None = None
+    """Learned scalars mixing the embedding into each block's input."""
+    value_embeddings: bool | None = None
+    """A per-token table added to the attention values of every second layer."""
+    bigram_buckets: int | None = None
+    """Rows of the hashed table of token pairs; 0 for none."""
+    smear: bool | None = None
+    """Add the previous token's embedding through a learned gate."""
+    dropout: float | None = None
+    """Share of activations dropped while training."""
+    feed_forward: int | None = None
+    """Hidden size of the feed-forward part, as a multiple of the width."""
+
+    def chosen(self) -> dict[str, Any]:
+        """Those that were set."""
+        return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
 
 
 def gpt2_arrangement(**shape: Any) -> TransformerConfig:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from textmill.base.errors import UsageError
+from textmill.models.config import Switches
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class PlanConfig:
     """Train on less than 100 kB of text all the same; the result will know its text by heart."""
     arrangement: Literal["modern", "gpt2"] = "modern"
     """modern: the parts that measured best; gpt2: GPT-2's own, which the stock class of `transformers` opens."""
+    model: Switches = Switches()  # noqa: RUF009 (frozen)
+    """Single parts of the arrangement to switch on or off."""
 
     def __post_init__(self) -> None:
         for name in ("vocabulary", "width", "layers", "heads", "context", "batch_tokens", "steps"):

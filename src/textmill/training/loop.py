@@ -23,7 +23,7 @@ from textmill.training.checkpoints import Journal, load_checkpoint, save_checkpo
 from textmill.training.compiler import compiled
 from textmill.training.config import TrainingConfig
 from textmill.training.loss import chunk_loss, linear_cross_entropy
-from textmill.training.optimizers import Muon
+from textmill.training.optimizers import make_optimizers
 from textmill.training.schedule import Schedule
 
 REPLAN_EVERY = 20
@@ -430,34 +430,3 @@ class Trainer:
             at.log.extend(on_validation(self.model, at.step, at.seconds))
             self.model.train()
         return at.stale >= self.config.patience
-
-
-def make_optimizers(model: Transformer, config: TrainingConfig) -> tuple[torch.optim.AdamW, Muon]:
-    """AdamW for tables, head and scalars; Muon for the matrices inside the blocks."""
-    scale = (model.config.width / 768) ** -0.5
-    matrices = [p for block in model.blocks for p in block.parameters() if p.ndim == 2]
-    chosen = {id(p) for p in matrices}
-    head = [] if model.config.tied_head else [model.head.weight]
-    tables = [m.weight for m in model.modules() if isinstance(m, torch.nn.Embedding)]
-    chosen |= {id(p) for p in (*head, *tables)}
-    scalars = [p for p in model.parameters() if id(p) not in chosen]
-    # A tied table is the output matrix too: it gets the head's gentle rate.
-    table_rate = config.head_rate if model.config.tied_head else config.table_rate
-    groups = [
-        {"params": tables, "lr": table_rate * scale},
-        {"params": head, "lr": config.head_rate * scale},
-        {"params": scalars, "lr": config.scalar_rate},
-    ]
-    groups = [group for group in groups if group["params"]]
-    adam = torch.optim.AdamW(groups, betas=(0.8, 0.95), eps=1e-10, weight_decay=0.0, fused=True)
-    muon = Muon(
-        matrices,
-        lr=config.matrix_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        dtype=model.compute_dtype,
-    )
-    for optimizer in (adam, muon):
-        for group in optimizer.param_groups:
-            group["base"] = group["lr"]
-    return adam, muon

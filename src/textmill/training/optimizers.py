@@ -1,4 +1,4 @@
-"""Muon for the matrices inside the blocks, AdamW for tables, head and scalars. Needs torch alone."""
+"""Muon for the matrices inside the blocks, AdamW for tables, head and scalars."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from textmill.models.transformer import Transformer
+from textmill.training.config import TrainingConfig
 
 # Polar Express (Amsel et al. 2025, alg. 1), five steps, with the safety factor folded in.
 POLAR_EXPRESS = (
@@ -87,3 +90,34 @@ class Muon(torch.optim.Optimizer):
                         agrees = (update * parameter) > 0
                         parameter.sub_(parameter * agrees, alpha=group["lr"] * group["weight_decay"])
                     parameter.sub_(update, alpha=size)
+
+
+def make_optimizers(model: Transformer, config: TrainingConfig) -> tuple[torch.optim.AdamW, Muon]:
+    """AdamW for tables, head and scalars; Muon for the matrices inside the blocks."""
+    scale = (model.config.width / 768) ** -0.5
+    matrices = [p for block in model.blocks for p in block.parameters() if p.ndim == 2]
+    chosen = {id(p) for p in matrices}
+    head = [] if model.config.tied_head else [model.head.weight]
+    tables = [m.weight for m in model.modules() if isinstance(m, torch.nn.Embedding)]
+    chosen |= {id(p) for p in (*head, *tables)}
+    scalars = [p for p in model.parameters() if id(p) not in chosen]
+    # A tied table is the output matrix too: it gets the head's gentle rate.
+    table_rate = config.head_rate if model.config.tied_head else config.table_rate
+    groups = [
+        {"params": tables, "lr": table_rate * scale},
+        {"params": head, "lr": config.head_rate * scale},
+        {"params": scalars, "lr": config.scalar_rate},
+    ]
+    groups = [group for group in groups if group["params"]]
+    adam = torch.optim.AdamW(groups, betas=(0.8, 0.95), eps=1e-10, weight_decay=0.0, fused=True)
+    muon = Muon(
+        matrices,
+        lr=config.matrix_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        dtype=model.compute_dtype,
+    )
+    for optimizer in (adam, muon):
+        for group in optimizer.param_groups:
+            group["base"] = group["lr"]
+    return adam, muon

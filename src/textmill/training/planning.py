@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from textmill.base.files import hash_json, read_json, write_json
 from textmill.base.progress import Progress
 from textmill.base.run import Run
 from textmill.base.settings import from_mapping
+from textmill.models.config import Switches
 from textmill.training.config import PlanConfig, TrainingConfig
 from textmill.training.plan import Facts, Plan, make_plan
 from textmill.training.probe import Probe, probe_machine
@@ -131,11 +132,14 @@ def read_request(run: Run) -> tuple[float, PlanConfig] | None:
     record = read_json(path)
     if record.get("budget_seconds") is None or "settings" not in record:
         return None
-    return float(record["budget_seconds"]), from_mapping(PlanConfig, record["settings"])
+    settings = dict(record["settings"])
+    settings["model"] = from_mapping(Switches, settings["model"])
+    return float(record["budget_seconds"]), from_mapping(PlanConfig, settings)
 
 
 def merge(before: PlanConfig, typed: PlanConfig) -> PlanConfig:
     """The settings of before, with those typed now instead where they differ from the defaults."""
-    default = asdict(PlanConfig())
-    changed = {name: value for name, value in asdict(typed).items() if value != default[name]}
+    default = PlanConfig()
+    names = [field.name for field in fields(PlanConfig)]
+    changed = {name: getattr(typed, name) for name in names if getattr(typed, name) != getattr(default, name)}
     return replace(before, **changed)

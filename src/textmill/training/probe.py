@@ -1,4 +1,4 @@
-"""A few seconds of measurement: how fast this machine multiplies matrices at the sizes that models use."""
+"""A few seconds of measurement: how fast this machine trains, by real steps of two small models."""
 
 from __future__ import annotations
 
@@ -9,8 +9,14 @@ from dataclasses import dataclass
 import torch
 
 from textmill.base.hardware import hardware
+from textmill.models.config import TransformerConfig
+from textmill.models.transformer import Transformer
+from textmill.training.config import TrainingConfig
+from textmill.training.loss import linear_cross_entropy
+from textmill.training.optimizers import make_optimizers
 
-WIDTHS = (128, 256, 512, 1024)
+WIDTHS = (192, 512)
+STEP_TOKENS = 2048
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,8 @@ class Probe:
         device_name: processor or GPU.
         memory_bytes: memory that the training may use.
         precision: "bf16" where that is the faster, else "fp32".
-        rates: FLOP/s of a [4096, width] x [width, 4 width] product, by width, in that precision.
+        rates: FLOP/s of a whole uncompiled training step (forward, backward, optimizers), by width of the model, in
+            that precision.
         compiler: whether blocks can be compiled.
         seconds: time that the probe took.
     """
@@ -65,6 +72,27 @@ def product_rate(width: int, dtype: torch.dtype, device: str, seconds: float = 0
     return 2.0 * 4096 * width * 4 * width / usual
 
 
+def step_rate(width: int, dtype: torch.dtype, device: str) -> float:
+    """FLOP/s of whole training steps of two layers of this width: the quicker of two after a warm-up."""
+    shape = TransformerConfig(vocabulary=4096, context=256, layers=2, width=width, heads=width // 64)
+    model = Transformer(shape).to(device)
+    model.compute_dtype = dtype
+    adam, muon = make_optimizers(model, TrainingConfig())
+    tokens = torch.randint(0, shape.vocabulary, (STEP_TOKENS // shape.context, shape.context), device=device)
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        hidden = model.hidden(tokens).flatten(0, 1)
+        linear_cross_entropy(hidden, model.head_weight, tokens.flatten(), cap=shape.logit_softcap).backward()
+        for optimizer in (adam, muon):
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return shape.flops_per_token() * STEP_TOKENS / min(times[1:])
+
+
 def probe_machine(threads: int | None = None) -> Probe:
     """Measure this machine for one to three seconds.
 
@@ -82,7 +110,8 @@ def probe_machine(threads: int | None = None) -> Probe:
         half = product_rate(512, torch.bfloat16, device) if device == "cuda" or facts.bf16_is_fast else 0.0
         precision = "bf16" if half > 1.2 * full else "fp32"
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        rates = {width: product_rate(width, dtype, device) for width in WIDTHS}
+        with torch.random.fork_rng(devices=[]):
+            rates = {width: step_rate(width, dtype, device) for width in WIDTHS}
     finally:
         torch.set_num_threads(before)
     if device == "cuda":

@@ -18,7 +18,8 @@ from textmill.base.files import read_json, write_atomic, write_json
 from textmill.base.hardware import hardware, peak_bytes
 from textmill.base.progress import Progress
 from textmill.base.run import Run, Stage
-from textmill.base.settings import show_count
+from textmill.base.settings import from_mapping, show_count
+from textmill.models.config import Switches
 from textmill.models.load import save_model
 from textmill.models.transformer import Transformer
 from textmill.tokens.batches import Batches, validation_blocks
@@ -95,7 +96,9 @@ def train_model(
     prepare_checkpoints(checkpoints, stage.fingerprint)
     tokenizer = Tokenizer.load(tokens_folder)
     shape = choose_shape(
-        PlanConfig(heads=chosen["heads"], arrangement=chosen["arrangement"]),
+        PlanConfig(
+            heads=chosen["heads"], arrangement=chosen["arrangement"], model=from_mapping(Switches, chosen["switches"])
+        ),
         chosen["layers"],
         chosen["width"],
         tokenizer.vocabulary,
