@@ -72,12 +72,14 @@ def test_the_model_opens_in_transformers(built):
 
 def test_the_same_command_again_redoes_nothing(built, texts):
     def moments():
-        return {name: (built / name / "stage.json").stat().st_mtime_ns for name in ("corpus", "tokens", "model")}
+        places = ["corpus/stage.json", "tokens/stage.json", "model/stage.json", "evaluation/test.json", "plan.json"]
+        return {place: (built / place).stat().st_mtime_ns for place in places}
 
-    before = moments()
+    before, plan = moments(), (built / "plan.json").read_text()
     ended = textmill("build", texts, "--out", built, *SMALL, "--json")
     assert ended.returncode == 0, ended.stderr
-    assert moments() == before
+    assert {**moments(), "plan.json": before["plan.json"]} == before
+    assert (built / "plan.json").read_text() == plan
     made = json.loads(ended.stdout)
     assert made["training"]["steps"] == 40
     assert ended.stderr == ""

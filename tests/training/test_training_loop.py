@@ -12,8 +12,9 @@ from textmill.models.transformer import Transformer
 from textmill.tokens.batches import Batches, validation_blocks
 from textmill.tokens.shards import Shards
 from textmill.training.config import TrainingConfig
-from textmill.training.loop import Job, Trainer
+from textmill.training.loop import Trainer
 from textmill.training.loss import chunk_loss
+from textmill.training.state import Job
 
 QUIET = Progress("quiet")
 
@@ -82,25 +83,24 @@ def test_running_out_of_memory_halves_the_micro_batch_for_good(run, tmp_path):
 
 
 def test_too_little_memory_for_one_row_is_a_clear_failure(run, tmp_path):
-    trainer = make_trainer(run, tmp_path, steps=10)
-
-    def never(*_):
-        raise MemoryError("no")
-
-    trainer.kernel = never
     with pytest.raises(Failure, match="not enough memory for a single row"):
-        trainer.run(QUIET)
+        run_with_error(run, tmp_path, MemoryError("no"))
 
 
 def test_other_errors_are_not_taken_for_memory(run, tmp_path):
-    trainer = make_trainer(run, tmp_path, steps=10)
-
-    def broken(*_):
-        raise RuntimeError("shapes do not match")
-
-    trainer.kernel = broken
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        trainer.run(QUIET)
+        run_with_error(run, tmp_path, RuntimeError("shapes do not match"))
+
+
+def run_with_error(run, folder, error):
+    """A training whose every loss raises `error`."""
+    trainer = make_trainer(run, folder, steps=10)
+
+    def kernel(*_):
+        raise error
+
+    trainer.kernel = kernel
+    trainer.run(QUIET)
 
 
 def poison(trainer, bad_steps):

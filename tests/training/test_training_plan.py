@@ -51,7 +51,7 @@ def test_more_text_of_the_same_kind_never_predicts_worse():
 def test_every_plan_fits_time_and_memory_or_says_why_not(size, texture, budget, memory, speed):
     probe = Probe(4, "cpu", "any", memory, "fp32", {128: speed / 2, 1024: speed}, True, 1.0)
     facts = Facts(size, size // 10, texture)
-    if memory < 2 << 30:
+    if memory < 4 << 30:
         with contextlib.suppress(Failure):  # too little for any model: refused
             make_plan(facts, probe, budget, PlanConfig(), TrainingConfig())
         return

@@ -47,7 +47,10 @@ class Task:
 
     def amount(self, value: float) -> str:
         """A quantity of this task's unit, for people."""
-        return show_bytes(value) if self.unit == "B" else f"{show_count(value)} {self.unit}".rstrip()
+        if self.unit == "B":
+            return show_bytes(value)
+        shown = f"{value:,.0f}" if value == round(value) and value < 100_000 else show_count(value)
+        return f"{shown} {self.unit}".rstrip()
 
 
 def rate_text(task: Task, rate: float) -> str:

@@ -163,7 +163,8 @@ def _stages(
     planned = plan_run(place, budget, plan, training, progress, elapsed=elapsed())
     show_plan(planned, progress)
     before = elapsed()
-    resumed = (place / "checkpoints").exists() or training_stage(place, planned, training).is_finished()
+    finished = training_stage(place, planned, training).is_finished()
+    resumed = (place / "checkpoints").exists()
     counts = train_model(place, planned, training, progress, make_sampler())
     training_wall = elapsed() - before
 
@@ -175,10 +176,13 @@ def _stages(
         # The first split has the larger share, so that the next ones keep time for their n-gram row at least.
         left = budget - spent - (elapsed() - began_evaluation) - REPORT_SECONDS
         share = 1.0 if number == len(evaluation.splits) - 1 else FIRST_SPLIT_SHARE
-        measured[split] = evaluate_run(place, evaluation, progress, split=split, time_limit=max(3.0, share * left))
+        measured[split] = evaluate_run(
+            place, evaluation, progress, split=split, time_limit=max(3.0, share * left), reuse=True
+        )
     evaluation_seconds = elapsed() - began_evaluation
     total = spent + evaluation_seconds
-    planned.actual = {
+    known = dict(planned.actual) if finished else {}  # nothing was trained: the figures of the first time stand
+    planned.actual = known or {
         "seconds": {
             "corpus, tokens": round(stage_seconds(place, "corpus") + stage_seconds(place, "tokens"), 1),
             "training": round(counts["training_seconds"], 1),
@@ -196,8 +200,9 @@ def _stages(
     }
     write_plan(place, planned)
     build_report(place, progress)
-    planned.actual["total_seconds"] = round(spent + elapsed() - began_evaluation, 1)
-    write_plan(place, planned)
+    if not known:
+        planned.actual["total_seconds"] = round(spent + elapsed() - began_evaluation, 1)
+        write_plan(place, planned)
     from dataclasses import asdict
 
     return {

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,81 +23,10 @@ from textmill.training.config import TrainingConfig
 from textmill.training.loss import chunk_loss, linear_cross_entropy
 from textmill.training.optimizers import make_optimizers
 from textmill.training.schedule import Schedule
+from textmill.training.state import Job, TrainState, out_of_memory
 
 REPLAN_EVERY = 20
 """Steps between looks at the clock."""
-
-
-@dataclass
-class Progressed:
-    """What changes while training, apart from weights and optimizer moments.
-
-    Attributes:
-        step: steps done.
-        seconds: seconds of training so far, over all attempts.
-        loss_mean: running mean of the training loss, nats a token (0 before the first step).
-        best: best validation so far, bits per byte, and its step.
-        stale: validations since the best one.
-        skipped: steps skipped in a row because of a spike or a NaN.
-        rate_factor: factor of all learning rates, halved by each rollback.
-        schedule: the schedule as it stands.
-        micro_rows: rows that go through the model at once.
-        log: lines of training.jsonl so far.
-    """
-
-    schedule: Schedule
-    micro_rows: int
-    step: int = 0
-    seconds: float = 0.0
-    loss_mean: float = 0.0
-    best: float = math.inf
-    best_step: int = -1
-    stale: int = 0
-    skipped: int = 0
-    rate_factor: float = 1.0
-    log: list[dict[str, Any]] = field(default_factory=list)
-
-    def dump(self) -> dict[str, Any]:
-        """As plain values."""
-        values = dict(self.__dict__)
-        values["schedule"] = dict(self.schedule.__dict__)
-        values["log"] = json.dumps(self.log)
-        return values
-
-    @classmethod
-    def restore(cls, values: dict[str, Any]) -> Progressed:
-        """From `dump`."""
-        values = dict(values)
-        values["schedule"] = Schedule(**values["schedule"])
-        values["log"] = json.loads(values["log"])
-        return cls(**values)
-
-
-@dataclass(frozen=True)
-class Job:
-    """What the loop is asked to do.
-
-    Attributes:
-        steps: planned steps.
-        seconds: length of the training by the clock; None trains exactly `steps` steps.
-        rows: rows of `context` tokens a step.
-        micro_rows: rows that go through the model at once, to begin with.
-        validate_every: steps between validations.
-    """
-
-    steps: int
-    seconds: float | None
-    rows: int
-    micro_rows: int
-    validate_every: int
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out, on a CPU or a GPU."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
-    )
 
 
 class Trainer:
@@ -133,7 +60,7 @@ class Trainer:
         self.kernel: Callable[..., tuple[Tensor, Tensor]] = compiled(chunk_loss) if compile else chunk_loss
         self.block: Callable[..., Tensor] = compiled(Block.forward) if compile else Block.forward
         schedule = Schedule(job.steps, min(config.warmup_steps, max(1, job.steps // 4)), config.decay_share)
-        self.at = Progressed(schedule, job.micro_rows)
+        self.at = TrainState(schedule, job.micro_rows)
         self.problems: list[str] = []
         self.stop_asked = False
         self._saved_at = 0.0
@@ -148,7 +75,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.adam.load_state_dict(state["adam"])
         self.muon.load_state_dict(state["muon"])
-        self.at = Progressed.restore(state["progressed"])
+        self.at = TrainState.restore(state["progressed"])
         self._saved_at = self.at.seconds
 
     def save(self) -> None:
@@ -319,7 +246,7 @@ class Trainer:
         progress: Progress,
         on_validation: Callable[[Transformer, int, float], list[dict[str, Any]]] | None = None,
         on_best: Callable[[Transformer, int], None] | None = None,
-    ) -> Progressed:
+    ) -> TrainState:
         """Train to the end of the steps or of the clock.
 
         Args:

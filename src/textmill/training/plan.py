@@ -35,6 +35,8 @@ SCALE_TEXTURE = 1.975
 BIGRAMS_A_TOKEN = 16
 """Rows of the hashed bigram table for each token of the vocabulary (docs/LOG.md)."""
 MOST_BIGRAMS = 131_072
+RUNTIME_BYTES = 1_000_000_000
+"""Memory of the interpreter, the libraries and compiled kernels while they train (measured, rounded up)."""
 REPEAT_VALUE = 15.0
 """Repetitions after which reading the text again teaches e times less (Muennighoff et al. 2023, R*_D)."""
 
@@ -101,7 +103,12 @@ def training_memory(shape: TransformerConfig, parameters: int, micro_rows: int) 
     tokens = micro_rows * shape.context
     activations = tokens * shape.width * (shape.layers * 44 + 24)
     logits = 3 * 4 * (1 << 22)
-    return 16 * parameters + activations + logits + 450_000_000
+    return 16 * parameters + activations + logits + RUNTIME_BYTES
+
+
+def evaluation_memory(train_tokens: float) -> int:
+    """Bytes of memory that the evaluation needs; fitting the n-grams takes most of it (docs/LOG.md)."""
+    return RUNTIME_BYTES + 200_000_000 + int(300 * min(train_tokens, 1e7))
 
 
 def model_parameters(shape: TransformerConfig) -> int:
@@ -141,7 +148,7 @@ def evaluation_seconds(facts: Facts, shape: TransformerConfig, tokens_per_second
     """Time that the final evaluation, the baselines, the samples and the report will take."""
     per_token = facts.bytes_per_token or estimate_bytes_per_token(shape.vocabulary, facts.texture)
     scoring = 2 * facts.held_bytes / per_token / (2.5 * tokens_per_second)  # windows overlap by half
-    baselines = 1.2e-6 * min(facts.train_bytes, 20e6) + 4e-7 * facts.train_bytes / per_token
+    baselines = 1.9e-6 * min(facts.train_bytes, 16e6) + 4e-7 * facts.train_bytes / per_token
     return scoring + baselines + 6.0
 
 
@@ -351,7 +358,7 @@ def _candidate(
         warnings=warnings,
         predicted={
             "seconds": {"training": round(train_seconds, 1), "evaluation": round(after, 1)},
-            "memory_bytes": memory,
+            "memory_bytes": max(memory, evaluation_memory(train_tokens)) if evaluate else memory,
             "tokens_per_second": round(tokens_per_second, 1),
             "bits_per_byte": round(figure, 3),
         },

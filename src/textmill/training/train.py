@@ -28,8 +28,9 @@ from textmill.tokens.tokenizer import Tokenizer
 from textmill.training.checkpoints import remove_checkpoints
 from textmill.training.compiler import KernelCache
 from textmill.training.config import PlanConfig, TrainingConfig
-from textmill.training.loop import Job, Trainer
+from textmill.training.loop import Trainer
 from textmill.training.plan import Plan, choose_shape
+from textmill.training.state import Job
 
 BEST = "best.safetensors"
 Sampler = Callable[[Transformer, Tokenizer, int], str]
