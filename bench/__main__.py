@@ -15,7 +15,7 @@ def main() -> None:
     """Run the comparison and print its table; the raw figures go to --out."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--corpus", default="sample:sotu", help="texts, as for textmill build")
-    parser.add_argument("--minutes", type=float, default=2.0, help="training time of each contestant, each repeat")
+    parser.add_argument("--minutes", type=float, default=1.5, help="training time of each contestant, each repeat")
     parser.add_argument("--repeats", type=int, default=2, help="times that each contestant trains, in turn")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads, all cores by default")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder for the raw figures")

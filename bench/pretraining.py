@@ -37,7 +37,7 @@ from textmill.training.train import train_model
 
 Curve = list[tuple[float, float]]
 RATES = (6e-4, 1.5e-3, 3e-3)
-POINTS = 8
+POINTS = 6
 
 
 def gpt2_like(parameters: int, vocabulary: int, context: int) -> tuple[int, int]:
@@ -144,7 +144,7 @@ def compare(corpus: str, seconds: float, repeats: int, threads: int | None, out:
     run = Run.create(out / "run")
     build_corpus([corpus], run, CorpusConfig(), quiet)
     torch.set_num_threads(threads or hardware().cores)
-    config = TrainingConfig(threads=threads, validations=POINTS)
+    config = TrainingConfig(threads=threads, validations=POINTS, validation_tokens=16384)
     first = plan_run(run, seconds + 30, PlanConfig(), config, quiet, tokenized=False, evaluate=False)
     tokenize_corpus(run, TokenizerConfig(), quiet, vocabulary=first.chosen["vocabulary"])
     plan = plan_run(run, seconds + 30, PlanConfig(), config, quiet, evaluate=False)

@@ -63,6 +63,9 @@ class TrainingConfig:
     """Muon's Nesterov momentum (reached from 0.85 over the first 200 steps)."""
     weight_decay: float = 0.0
     """Muon's cautious weight decay; matters once the text is read many times over."""
+    table_decay: float | None = None
+    """AdamW's weight decay of the bigram and value tables. They memorize the text once it is read again; by default
+    0.1 then, and 0.03 when it is read at most once."""
     warmup_steps: int = 20
     """Steps of linear warm-up."""
     decay_share: float = 0.6

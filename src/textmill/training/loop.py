@@ -56,7 +56,7 @@ class Trainer:
         self.model, self.batches, self.validation = model, batches, validation
         self.job, self.config, self.folder = job, config, folder
         self.journal = Journal(folder / "journal.json")
-        self.adam, self.muon = make_optimizers(model, config)
+        self.adam, self.muon = make_optimizers(model, config, job.table_decay)
         self.kernel: Callable[..., tuple[Tensor, Tensor]] = compiled(chunk_loss) if compile else chunk_loss
         self.block: Callable[..., Tensor] = compiled(Block.forward) if compile else Block.forward
         schedule = Schedule(job.steps, min(config.warmup_steps, max(1, job.steps // 4)), config.decay_share)

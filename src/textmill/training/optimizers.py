@@ -92,24 +92,36 @@ class Muon(torch.optim.Optimizer):
                     parameter.sub_(update, alpha=size)
 
 
-def make_optimizers(model: Transformer, config: TrainingConfig) -> tuple[torch.optim.AdamW, Muon]:
-    """AdamW for tables, head and scalars; Muon for the matrices inside the blocks."""
+def make_optimizers(
+    model: Transformer, config: TrainingConfig, table_decay: float = 0.0
+) -> tuple[torch.optim.AdamW, Muon]:
+    """AdamW for tables, head and scalars; Muon for the matrices inside the blocks.
+
+    Args:
+        model: the Transformer.
+        config: the learning rates.
+        table_decay: weight decay of the tables that are added to others (bigrams, values); not of the embedding.
+    """
     scale = (model.config.width / 768) ** -0.5
     matrices = [p for block in model.blocks for p in block.parameters() if p.ndim == 2]
-    chosen = {id(p) for p in matrices}
     head = [] if model.config.tied_head else [model.head.weight]
-    tables = [m.weight for m in model.modules() if isinstance(m, torch.nn.Embedding)]
-    chosen |= {id(p) for p in (*head, *tables)}
-    scalars = [p for p in model.parameters() if id(p) not in chosen]
+    tables = [module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)]
+    added = [table.weight for table in model.value_tables.values()]
+    if model.config.bigram_buckets:
+        added.append(model.bigram.weight)
+    known = {id(p) for p in (*matrices, *head, *tables)}
+    decayed = {id(p) for p in added}
     # A tied table is the output matrix too: it gets the head's gentle rate.
     table_rate = config.head_rate if model.config.tied_head else config.table_rate
-    groups = [
-        {"params": tables, "lr": table_rate * scale},
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in tables if id(p) not in decayed], "lr": table_rate * scale},
+        {"params": added, "lr": config.table_rate * scale, "weight_decay": table_decay},
         {"params": head, "lr": config.head_rate * scale},
-        {"params": scalars, "lr": config.scalar_rate},
+        {"params": [p for p in model.parameters() if id(p) not in known], "lr": config.scalar_rate},
     ]
-    groups = [group for group in groups if group["params"]]
-    adam = torch.optim.AdamW(groups, betas=(0.8, 0.95), eps=1e-10, weight_decay=0.0, fused=True)
+    adam = torch.optim.AdamW(
+        [group for group in groups if group["params"]], betas=(0.8, 0.95), eps=1e-10, weight_decay=0.0, fused=True
+    )
     muon = Muon(
         matrices,
         lr=config.matrix_rate,

@@ -35,6 +35,7 @@ SCALE_TEXTURE = 1.975
 BIGRAMS_A_TOKEN = 16
 """Rows of the hashed bigram table for each token of the vocabulary (docs/LOG.md)."""
 MOST_BIGRAMS = 131_072
+TABLE_DECAY = {"read once": 0.03, "read again": 0.1}
 RUNTIME_BYTES = 1_000_000_000
 """Memory of the interpreter, the libraries and compiled kernels while they train (measured, rounded up)."""
 REPEAT_VALUE = 15.0
@@ -316,6 +317,9 @@ def _candidate(
     figure = predict_bits_per_byte(
         shape.matmul_parameters, read_tokens * per_token, train_tokens * per_token, facts.texture
     )
+    table_decay = training.table_decay
+    if table_decay is None:
+        table_decay = TABLE_DECAY["read again" if epochs > 1 else "read once"]
     if epochs > 8:
         warnings.append(
             f"The text will be read {epochs:.0f} times: the model will remember much of it. "
@@ -342,6 +346,7 @@ def _candidate(
             "epochs": round(epochs, 3),
             "parameters": parameters,
             "multiplied_parameters": shape.matmul_parameters,
+            "table_decay": table_decay,
             "precision": precision,
             "compile": use_compile,
             "train_seconds": None if config.steps else round(train_seconds, 1),

@@ -22,6 +22,7 @@ class Job:
         rows: rows of `context` tokens a step.
         micro_rows: rows that go through the model at once, to begin with.
         validate_every: steps between validations.
+        table_decay: weight decay of the bigram and value tables.
     """
 
     steps: int
@@ -29,6 +30,7 @@ class Job:
     rows: int
     micro_rows: int
     validate_every: int
+    table_decay: float = 0.0
 
 
 @dataclass

@@ -136,6 +136,7 @@ def train_model(
         rows=chosen["rows"],
         micro_rows=chosen["micro_rows"],
         validate_every=max(10, math.ceil(chosen["steps"] / config.validations)),
+        table_decay=chosen["table_decay"],
     )
     progress.say(
         f"Training {shape.layers} layers of {shape.width}, {show_count(model.size)} parameters, "
