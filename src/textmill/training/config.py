@@ -65,7 +65,7 @@ class TrainingConfig:
     """Muon's cautious weight decay; matters once the text is read many times over."""
     table_decay: float | None = None
     """AdamW's weight decay of the bigram and value tables. They memorize the text once it is read again; by default
-    0.1 then, and 0.03 when it is read at most once."""
+    none for the first reading, then 0.05 for each further one, at most 0.1."""
     warmup_steps: int = 20
     """Steps of linear warm-up."""
     decay_share: float = 0.6

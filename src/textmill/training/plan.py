@@ -35,7 +35,7 @@ SCALE_TEXTURE = 1.975
 BIGRAMS_A_TOKEN = 16
 """Rows of the hashed bigram table for each token of the vocabulary (docs/LOG.md)."""
 MOST_BIGRAMS = 131_072
-TABLE_DECAY = {"read once": 0.03, "read again": 0.1}
+MOST_TABLE_DECAY = 0.1
 RUNTIME_BYTES = 1_000_000_000
 """Memory of the interpreter, the libraries and compiled kernels while they train (measured, rounded up)."""
 REPEAT_VALUE = 15.0
@@ -319,7 +319,7 @@ def _candidate(
     )
     table_decay = training.table_decay
     if table_decay is None:
-        table_decay = TABLE_DECAY["read again" if epochs > 1 else "read once"]
+        table_decay = round(min(MOST_TABLE_DECAY, 0.05 * max(0.0, epochs - 1)), 4)
     if epochs > 8:
         warnings.append(
             f"The text will be read {epochs:.0f} times: the model will remember much of it. "
