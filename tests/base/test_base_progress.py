@@ -35,7 +35,7 @@ def test_lines_come_at_most_every_ten_seconds(capsys: pytest.CaptureFixture[str]
             task.advance()
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
-    assert lines[0].startswith("Training: 1.0 k steps in ")
+    assert lines[0].startswith("Training: 1,000 steps in ")
 
 
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,7 +105,7 @@ def answered(ended, code, *expected):
 def test_bad_input_is_answered(tmp_path, texts):
     empty = tmp_path / "empty"
     empty.mkdir()
-    answered(textmill("build", empty, "--out", tmp_path / "a"), 1, "Nothing")
+    answered(textmill("build", empty, "--out", tmp_path / "a"), 2, "is empty", ".txt")
     junk = tmp_path / "junk"
     junk.mkdir()
     (junk / "noise.txt").write_bytes(bytes(range(256)) * 400)
@@ -117,7 +117,7 @@ def test_bad_input_is_answered(tmp_path, texts):
     answered(textmill("build", texts, "--out", tmp_path / "g", "--budgt", "5m"), 2, "--budget")
     answered(textmill("build", texts, "--out", tmp_path / "h", "--plan.widht", "64"), 2, "--plan.width")
     answered(textmill("build", "sample:sotuu", "--out", tmp_path / "i"), 2, "sotu")
-    for name in "cdefghi":
+    for name in "acdefghi":
         assert not list((tmp_path / name).glob("*/*")), name  # nothing half-written
     other = tmp_path / "photos"
     other.mkdir()

@@ -133,7 +133,7 @@ def test_training_texts_are_found_in_other_texts(run, texts):
     }
     result = evaluate_texts(run, some, EvaluationConfig(resamples=50, max_tokens=5000, prime_bytes=0), QUIET)
     assert result["data"]["overlap"] == len(known) > 0
-    assert any("training documents" in note for note in result["notes"])
+    assert any("training text" in note for note in result["notes"])
 
 
 def test_new_texts_in_any_language_are_measured(run, tmp_path):

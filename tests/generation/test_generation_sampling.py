@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from textmill.base.errors import Failure, UsageError
-from textmill.generation import generate as module
+from textmill.generation import sampling as module
 from textmill.generation.config import SamplingConfig
 from textmill.generation.sampling import generate, stream
 from textmill.models.ngram import NGram

@@ -56,5 +56,5 @@ def test_it_learns_a_linear_map():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert losses[-1] < 0.01 * losses[0]

@@ -13,13 +13,13 @@ import pytest
 
 from textmill.base.files import read_json
 
+OFTEN = ("--checkpoint-seconds", "0.3")
 SMALL = ["--width", "64", "--layers", "2", "--context", "64", "--batch-tokens", "1024", "--allow-small"]
 
 
 def command(run: Path, *more: str) -> list[str]:
     return [
-        sys.executable, "-m", "textmill", "train", str(run), *SMALL, "--checkpoint-seconds", "0.3", "--quiet",
-        "--json", *more,
+        sys.executable, "-m", "textmill", "train", str(run), *SMALL, "--quiet", "--json", *more,
     ]  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def test_kill_and_resume_is_bit_identical(tokenized, tmp_path, compile):
 
     if compile and not (shutil.which("g++") or shutil.which("clang++")):
         pytest.skip("no C++ compiler")
-    more = ("--steps", "400", "--compile" if compile else "--no-compile")
+    more = ("--steps", "400", "--compile" if compile else "--no-compile", *OFTEN)
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     for place in (straight, killed):
         shutil.copytree(tokenized, place)

@@ -14,7 +14,7 @@ from textmill.base.progress import Progress
 from textmill.base.run import Run, Stage
 from textmill.base.settings import to_mapping
 from textmill.corpus.card import Card
-from textmill.corpus.clean import clean, cut
+from textmill.corpus.clean import clean, document_pieces
 from textmill.corpus.config import CorpusConfig
 from textmill.corpus.inputs import Input, find_inputs, fingerprint, nothing_read
 from textmill.corpus.judge import judge
@@ -142,8 +142,7 @@ class Corpus:
         if document.characters <= size:
             yield document
             return
-        for number, piece in enumerate(cut(document.utf8.decode(), size), 1):
-            text = piece.strip("\n").rstrip()
+        for number, text in enumerate(document_pieces(document.utf8.decode(), size), 1):
             utf8 = text.encode()
             identity = document_id(utf8)
             key = bytes.fromhex(identity)

@@ -126,6 +126,12 @@ def cut(text: str, size: int) -> Iterator[str]:
     yield text[start:]
 
 
+def document_pieces(text: str, size: int) -> Iterator[str]:
+    """A cleaned document's pieces as they become documents of a small corpus: cut, without the blank ends."""
+    for piece in cut(text, size):
+        yield piece.strip("\n").rstrip()
+
+
 def pieces(chunks: Iterable[str], size: int) -> Iterator[tuple[int, str]]:
     """Join text chunks into one document, or, beyond twice `size` characters, into numbered pieces of
     about `size`.

@@ -104,7 +104,7 @@ def evaluate_texts(
     tokenizer = Tokenizer.load(_require(run))
     with tempfile.TemporaryDirectory(prefix="textmill-evaluate-") as folder:
         ids, identities, languages = _read_texts(
-            Path(folder) / "texts", paths, tokenizer, _corpus_settings(run), progress
+            Path(folder) / "texts", paths, tokenizer, _corpus_settings(run), _piece_size(run), progress
         )
     known = _training_documents(run)
     overlap = len(known & identities)
@@ -113,7 +113,7 @@ def evaluate_texts(
     measurement = _measure(run, name, f"text:{name}", ids, config, progress, Clock(time_limit))
     if overlap:
         measurement.notes.append(
-            f"{overlap} of these {len(identities)} documents are training documents of this model: "
+            f"{overlap} of these {len(identities)} documents or pieces are training text of this model: "
             "the figures of everything that learned from them are too good."
         )
         progress.say(measurement.notes[-1])
@@ -203,13 +203,23 @@ def _affordable(
 
 
 def _read_texts(
-    folder: Path, paths: list[str], tokenizer: Tokenizer, configuration: dict[str, Any], progress: Progress
+    folder: Path,
+    paths: list[str],
+    tokenizer: Tokenizer,
+    configuration: dict[str, Any],
+    piece_size: int | None,
+    progress: Progress,
 ) -> tuple[np.ndarray, set[str], list[str]]:
-    """Clean documents of `paths`: their tokens (each followed by its end), their ids, their languages."""
+    """Clean documents of `paths`: their tokens (each followed by its end), their ids, their languages.
+
+    Where the run's own documents were cut into pieces of `piece_size` characters, the ids are those of pieces.
+    """
     import pyarrow.parquet as parquet
 
     from textmill.corpus.build import build_corpus
+    from textmill.corpus.clean import document_pieces
     from textmill.corpus.config import CorpusConfig
+    from textmill.corpus.split import document_id
 
     texts = Run.create(folder)
     # The run's own settings, so that the same text becomes the same documents; nothing is held out.
@@ -223,7 +233,11 @@ def _read_texts(
     for path in sorted((texts / "corpus").glob("documents-*.parquet")):
         for batch in parquet.ParquetFile(path).iter_batches(256, columns=["id", "text", "language"]):
             columns = batch.to_pydict()
-            identities.update(columns["id"])
+            for identity, text in zip(columns["id"], columns["text"], strict=True):
+                if piece_size is None or len(text) <= piece_size:
+                    identities.add(identity)
+                else:
+                    identities.update(document_id(part.encode()) for part in document_pieces(text, piece_size))
             languages.update(language for language in columns["language"] if language)
             for ids in tokenizer.encode_batch(columns["text"]):
                 pieces.append(np.array([*ids, tokenizer.document_end], dtype=np.int64))
@@ -236,6 +250,14 @@ def _corpus_settings(run: Run) -> dict[str, Any]:
         return dict(read_json(run / "corpus" / "stage.json")["configuration"])
     except (OSError, KeyError, TypeError, ValueError):
         return {}
+
+
+def _piece_size(run: Run) -> int | None:
+    """Characters of the pieces that the run's documents were cut into; None where they were left whole."""
+    try:
+        return int(read_json(run / "corpus" / "card.json")["cut"]["characters"])
+    except (OSError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _training_documents(run: Run) -> set[str]:
