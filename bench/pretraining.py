@@ -76,6 +76,7 @@ def train_gpt2(
         GPT2Config(
             vocab_size=shards.vocabulary, n_positions=chosen["context"], n_embd=width, n_layer=layers, n_head=layers,
             resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+            bos_token_id=shards.document_end, eos_token_id=shards.document_end,
         )
     )  # fmt: skip
     decayed = [p for p in model.parameters() if p.ndim > 1]
