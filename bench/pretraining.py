@@ -41,14 +41,15 @@ POINTS = 6
 
 
 def gpt2_like(parameters: int, vocabulary: int, context: int) -> tuple[int, int]:
-    """(layers, width) of the GPT-2 whose parameter count is nearest, at its own aspect of 64 of width a layer."""
+    """(layers, width) of the GPT-2 whose parameter count is nearest, 40 to 100 of width a layer (its own has 64)."""
 
-    def count(layers: int) -> int:
-        width = 64 * layers
+    def count(layers: int, width: int) -> int:
         return vocabulary * width + context * width + 12 * layers * width * width
 
-    layers = min(range(1, 25), key=lambda n: abs(math.log(count(n) / parameters)))
-    return layers, 64 * layers
+    shapes = [
+        (layers, width) for layers in range(1, 25) for width in range(64, 2048, 64) if 40 <= width / layers <= 100
+    ]
+    return min(shapes, key=lambda shape: abs(math.log(count(*shape) / parameters)))
 
 
 def bits_per_byte(logits: Callable[[torch.Tensor], torch.Tensor], held: ValidationBlocks) -> float:
@@ -74,7 +75,7 @@ def train_gpt2(
     torch.manual_seed(0)
     model = GPT2LMHeadModel(
         GPT2Config(
-            vocab_size=shards.vocabulary, n_positions=chosen["context"], n_embd=width, n_layer=layers, n_head=layers,
+            vocab_size=shards.vocabulary, n_positions=chosen["context"], n_embd=width, n_layer=layers, n_head=width // 64,
             resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
             bos_token_id=shards.document_end, eos_token_id=shards.document_end,
         )
