@@ -75,8 +75,8 @@ def train_gpt2(
     torch.manual_seed(0)
     model = GPT2LMHeadModel(
         GPT2Config(
-            vocab_size=shards.vocabulary, n_positions=chosen["context"], n_embd=width, n_layer=layers, n_head=width // 64,
-            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+            vocab_size=shards.vocabulary, n_positions=chosen["context"], n_embd=width, n_layer=layers,
+            n_head=width // 64, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
             bos_token_id=shards.document_end, eos_token_id=shards.document_end,
         )
     )  # fmt: skip
