@@ -90,12 +90,6 @@ def disk_free(path: Path) -> int:
     return shutil.disk_usage(place).free
 
 
-def resident_bytes() -> int:
-    """Resident memory of this process now, in bytes (0 where the kernel does not tell)."""
-    fields = _read("/proc/self/statm").split()
-    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if len(fields) > 1 else 0
-
-
 def peak_bytes() -> int:
     """Highest resident memory of this process so far, in bytes."""
     for line in _read("/proc/self/status").splitlines():

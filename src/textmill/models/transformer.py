@@ -5,6 +5,7 @@ Shape legend: B rows, T tokens read now, S tokens in the cache, D width, H heads
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -299,13 +300,16 @@ class Transformer(nn.Module):
         norm = self.final_norm
         return F.layer_norm(x_BTD.float(), norm.normalized_shape, norm.weight, norm.bias, norm.eps).to(x_BTD.dtype)
 
-    def hidden(self, tokens_BT: Tensor) -> Tensor:
-        """Last hidden vectors [B, T, D] of whole rows of at most `context` tokens, each row starting afresh."""
+    def hidden(self, tokens_BT: Tensor, run_block: Callable[..., Tensor] = Block.forward) -> Tensor:
+        """Last hidden vectors [B, T, D] of whole rows of at most `context` tokens, each row starting afresh.
+
+        `run_block` may be a compiled `Block.forward`.
+        """
         x0 = self.embed(tokens_BT, 0, None)
         x = x0.clone()  # never the same tensor: a compiled block would be compiled once more for that case
         cos, sin = self.angles(0, tokens_BT.shape[1])
         for block, table in zip(self.blocks, self.tables(tokens_BT), strict=True):
-            x = block(x, x0, table, cos, sin)
+            x = run_block(block, x, x0, table, cos, sin)
         return self.final(x)
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -98,16 +98,6 @@ class Trainer:
 
     # ---- one step ------------------------------------------------------------------------------------------------
 
-    def hidden(self, tokens_BT: Tensor) -> Tensor:
-        """Last hidden vectors, through the compiled block where there is one."""
-        model = self.model
-        x0 = model.embed(tokens_BT, 0, None)
-        x = x0.clone()
-        cos, sin = model.angles(0, tokens_BT.shape[1])
-        for block, table in zip(model.blocks, model.tables(tokens_BT), strict=True):
-            x = self.block(block, x, x0, table, cos, sin)
-        return model.final(x)
-
     def backward(self, step: int) -> float:
         """Gradients of one step, in micro-batches. Returns the mean loss in nats a token."""
         inputs, targets = (torch.from_numpy(part) for part in self.batches.batch(step))
@@ -115,7 +105,7 @@ class Trainer:
         total = torch.zeros(())
         for start in range(0, len(inputs), self.at.micro_rows):
             rows = slice(start, start + self.at.micro_rows)
-            hidden = self.hidden(inputs[rows].to(self.model.device))
+            hidden = self.model.hidden(inputs[rows].to(self.model.device), self.block)
             loss = linear_cross_entropy(
                 hidden.flatten(0, 1),
                 self.model.head_weight,
