@@ -20,11 +20,17 @@ Build = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def build(tmp_path: Path) -> Build:
-    """`build(paths, out="run", **settings)` gives the card."""
+    """`build(paths, out="run", **settings)` gives the card; near-duplicates stay unless asked, because the tests'
+    texts are alike."""
 
     def make(*paths: Path | str, out: str = "run", **settings: Any) -> dict[str, Any]:
         run = Run.create(tmp_path / out)
-        return build_corpus([str(path) for path in paths], run, CorpusConfig(**settings), Progress("quiet"))
+        return build_corpus(
+            [str(path) for path in paths],
+            run,
+            CorpusConfig(**{"near_duplicates": False, **settings}),
+            Progress("quiet"),
+        )
 
     return make
 

@@ -1,4 +1,4 @@
-"""Cleaning: mojibake, control characters, NFC; cutting loses no text; symbols and languages are judged fairly."""
+"""Cleaning: mojibake, control characters, NFC; cutting loses no text."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textmill.corpus.clean import boundary, clean, cut, pieces
-from textmill.corpus.config import CorpusConfig
-from textmill.corpus.judge import judge
+from textmill.corpus.cleaning.text import boundary, clean, cut, pieces
 
 CHINESE = "今天天气很好，我们一起去公园散步，看见许多人在湖边唱歌、跳舞、下棋。" * 3
 
@@ -85,42 +83,3 @@ def test_cuts_prefer_blank_lines_then_lines_then_sentences_then_spaces() -> None
     assert boundary("中文句子到这里。后面还有许多字没有标点", 12) == 8
     assert boundary("aaaabbbbccccdddd", 10) == 10
     assert boundary("aaaabbbbe\u0301\u0301ccc", 10) == 8
-
-
-def judged(text: str, **settings: object) -> tuple[str, str]:
-    found = judge(clean(text), CorpusConfig(**settings))  # type: ignore[arg-type]
-    return found.language, found.rule
-
-
-CODE = "def f(self, x):\n    return {k: v[0] for k, v in x.items() if k != '_'}  # note\n" * 5
-HINDI = "भारत दक्षिण एशिया में स्थित भारतीय उपमहाद्वीप का सबसे बड़ा देश है और इसकी राजधानी नई दिल्ली है।" * 2
-JAPANESE = "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。" * 3
-KOREAN = "오늘은 날씨가 매우 좋습니다. 우리는 공원에 갑니다. 서울은 큰 도시입니다." * 3
-ENGLISH = "The quick brown fox jumps over the lazy dog and then walks home to sleep for the whole day. " * 3
-FRENCH = "Le gouvernement a annoncé hier de nouvelles mesures pour aider les familles les plus pauvres. " * 3
-
-
-@pytest.mark.parametrize(
-    ("text", "language"),
-    [(CHINESE, "zh"), (JAPANESE, "ja"), (KOREAN, "ko"), (ENGLISH, "en"), (FRENCH, "fr")],
-)
-def test_languages_are_told_and_the_text_is_kept(text: str, language: str) -> None:
-    assert judged(text) == (language, "")
-
-
-def test_code_a_quatrain_and_combining_scripts_are_kept() -> None:
-    assert judged(HINDI)[1] == ""
-    assert judged(CODE)[1] == ""
-    assert judged("床前明月光，疑是地上霜。举头望明月，低头思故乡。") == ("zh", "")
-
-
-def test_the_head_does_not_decide_the_language() -> None:
-    assert judged("Home | Contact | About us, and the terms of use.\n" * 30 + FRENCH * 30)[0] == "fr"
-
-
-def test_rules_reject() -> None:
-    assert judged("Too short.")[1] == "too_short"
-    assert judged("Too short.", min_characters=5)[1] == ""
-    assert judged("-- == ++ || ** // ## %% && ~~ << >> word " * 5)[1] == "symbols"
-    assert judged("\0\x01\x02abc" * 50)[1] == "binary"
-    assert judged("")[1] == "too_short"

@@ -9,79 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cards import HOSTILE, card, whole_card
 
 from textmill.base.files import write_json
 from textmill.base.run import Run
-
-HOSTILE = '<script>window.broken=1;document.title="broken"</script><img src=x onerror="window.broken=1">'
-
-
-def card() -> dict[str, Any]:
-    return {
-        "sources": [
-            {"source": f"speeches/{1790 + i}.txt", "documents": 1, "bytes": 61_000 - 900 * i} for i in range(24)
-        ]
-        + [{"source": f"letters/{HOSTILE}.jsonl", "documents": 212, "bytes": 480_123}],
-        "read": {
-            "files": 27,
-            "records": 268,
-            "bytes": 12_480_511,
-            "formats": {".txt": 24, ".jsonl": 2, ".html": 1},
-            "encodings": {"utf-8": 25, "windows-1252": 1, "gb18030": 1},
-            "repaired": 7,
-            "problem_count": 2,
-            "problems": [
-                {"source": "letters/b.jsonl:14", "problem": "not valid JSON: line 14 ends inside a string"},
-                {"source": "photos/cover.txt", "problem": f"binary, not text {HOSTILE}"},
-            ],
-        },
-        "kept": {"documents": 236, "bytes": 11_934_207, "characters": 11_702_118},
-        "splits": {
-            "train": {"documents": 190, "bytes": 10_702_300},
-            "validation": {"documents": 21, "bytes": 588_907},
-            "test": {"documents": 35, "bytes": 643_000},
-        },
-        "languages": {
-            "en": {"documents": 201, "bytes": 10_934_207},
-            "zh": {"documents": 33, "bytes": 980_000},
-            "": {"documents": 2, "bytes": 20_000},
-        },
-        "dropped": {
-            "duplicate": {
-                "documents": 19,
-                "bytes": 402_110,
-                "explanation": "The same text, byte for byte after cleaning, was kept once already.",
-                "examples": [
-                    {
-                        "source": "letters/a.jsonl:3",
-                        "value": "of letters/a.jsonl:1",
-                        "text": "Dear Sir, I have the honor to acknowledge the receipt of your letter.",
-                    }
-                ],
-            },
-            "symbol_ratio": {
-                "documents": 9,
-                "bytes": 55_801,
-                "explanation": "More than a third of the characters are neither letters nor digits.",
-                "examples": [
-                    {"source": "letters/a.jsonl:77", "value": "0.61", "text": f"{HOSTILE} |||| ---- ++++"},
-                    {
-                        "source": "网页/目录.html",
-                        "value": "0.48",
-                        "text": "首页 >> 新闻 >> 国内 >> 正文 ★★★★☆ 【打印】【关闭】————————",
-                    },
-                ],
-            },
-            "too_short": {
-                "documents": 4,
-                "bytes": 310,
-                "explanation": "Fewer than 50 characters: too little to learn from.",
-                "examples": [{"source": "letters/b.jsonl:9", "value": "12", "text": "See overleaf."}],
-            },
-        },
-        "lengths": {"1": 812, "25": 21_004, "50": 38_551, "75": 62_007, "99": 151_230},
-        "licences": {"speeches/": "public domain", "letters/": "CC BY 4.0"},
-    }
 
 
 def index() -> dict[str, Any]:
@@ -353,3 +284,14 @@ def whole(empty: Run) -> Run:
 @pytest.fixture
 def add() -> dict[str, Callable[[Run], None]]:
     return {"corpus": add_corpus, "model": add_model}
+
+
+@pytest.fixture
+def milled(empty: Run) -> Run:
+    """A run that has a corpus and nothing else."""
+    finish(empty, "corpus", 3.6)
+    stage = {**json.loads((empty / "corpus" / "stage.json").read_text()), "configuration": {"pii": "measure"}}
+    stage["configuration"]["rules"] = ["datatrove-gopher"]
+    write_json(empty / "corpus" / "stage.json", stage)
+    write_json(empty / "corpus" / "card.json", whole_card())
+    return empty

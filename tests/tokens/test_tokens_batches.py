@@ -71,6 +71,17 @@ def test_the_order_of_rows_does_not_depend_on_the_batch_size(make_shards: MakeSh
     assert (small == large).all()
 
 
+def test_a_curriculum_is_read_in_its_order_once_and_mixed_after_it(make_shards: MakeShards) -> None:
+    shards = distinct(make_shards, 1_000)
+    shards.in_order = True
+    batches = Batches(shards, context=8, rows=5, seed=3)
+    steps = batches.blocks // 5
+    first = np.concatenate([batches.batch(step)[0].ravel() for step in range(steps)])
+    assert np.array_equal(first[:800], shards.read(0, 800))
+    later = np.concatenate([batches.batch(step)[0].ravel() for step in range(steps, 2 * steps)])
+    assert not np.array_equal(later[:800], first[:800])
+
+
 def test_epochs_cut_at_other_places_and_go_in_another_order(make_shards: MakeShards) -> None:
     shards = distinct(make_shards, 6400)
     batches = Batches(shards, 64, 100, 1)

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 
 from textmill.base.errors import Failure, UsageError
@@ -17,6 +19,7 @@ from textmill.base.run import Run
 from textmill.tokens import build
 from textmill.tokens.build import tokenize_corpus
 from textmill.tokens.config import TokenizerConfig
+from textmill.tokens.reading import Group, measure_splits, sample_texts
 from textmill.tokens.shards import Shards
 from textmill.tokens.tokenizer import Tokenizer
 from textmill.tokens.vocabulary import LARGEST, SMALLEST, choose_vocabulary
@@ -123,23 +126,89 @@ def test_a_killed_attempt_leaves_no_old_shard_behind(
     assert not (run / "tokens.partial").exists()
 
 
+@pytest.mark.parametrize("killed_after", [1, 3, 6])
+def test_a_killed_stage_goes_on_and_ends_with_the_same_bytes(
+    make_corpus: MakeCorpus, documents: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch, killed_after: int
+) -> None:
+    config = TokenizerConfig(shard_tokens=20_000, vocabulary=1024)
+    whole = make_corpus(documents, "whole", files=7)
+    tokenize_corpus(whole, config, QUIET)
+    killed = make_corpus(documents, "killed", files=7)
+    monkeypatch.setattr(build, "PIECE_BYTES", 1)
+    encoded: list[tuple[int, int]] = []
+    encode = build.encode_group
+
+    def count(tokenizer: Tokenizer, group: Group, *rest: object) -> int:
+        if len(encoded) == killed_after:
+            for path in (killed / "tokens.partial").glob("*.bin"):  # written, but not by a finished piece
+                if not path.with_suffix(".ends.npy").exists():
+                    with path.open("ab") as stream:
+                        stream.write(b"\1\2\3")
+            raise KeyboardInterrupt
+        encoded.append(group.place)
+        return encode(tokenizer, group, *rest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "encode_group", count)
+        with pytest.raises(KeyboardInterrupt):
+            tokenize_corpus(killed, config, QUIET)
+    trained = (killed / "tokens.partial/tokenizer.json").stat().st_mtime_ns
+    first, killed_after = list(encoded), 10**9
+    encoded.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "encode_group", count)
+        tokenize_corpus(killed, config, QUIET)
+    assert [*first, *encoded] == [(file, 0) for file in range(7)]  # nothing twice
+    assert (killed / "tokens/tokenizer.json").stat().st_mtime_ns == trained
+    names = sorted(path.name for path in (whole / "tokens").iterdir())
+    assert names == sorted(path.name for path in (killed / "tokens").iterdir())
+    for name in names:
+        if name != "stage.json":
+            assert (whole / "tokens" / name).read_bytes() == (killed / "tokens" / name).read_bytes(), name
+
+
+def test_a_document_is_written_as_often_as_its_copies_say(make_corpus: MakeCorpus) -> None:
+    run = make_corpus([("one", "train"), ("none", "train"), ("thrice", "train"), ("held out", "validation")])
+    path = run / "corpus/documents-00000.parquet"
+    table = parquet.read_table(path)
+    parquet.write_table(table.append_column("copies", pa.array([1, 0, 3, 5])), path)
+    index = tokenize_corpus(run, TokenizerConfig(kind="byte"), QUIET)
+    tokenizer, shards = Tokenizer.load(run / "tokens"), Shards(run / "tokens", "train")
+    texts = [tokenizer.decode(shards.document(i)) for i in range(shards.documents)]
+    assert texts == ["one", "thrice", "thrice", "thrice"]
+    assert index["splits"]["train"]["bytes"] == len("".join(texts))
+    assert index["splits"]["validation"]["documents"] == 1
+
+
+@pytest.mark.parametrize("kind", ["unigram", "wordpiece", "word", "character", "byte"])
+def test_a_stage_of_every_kind_loses_nothing(make_corpus: MakeCorpus, speeches: list[str], kind: str) -> None:
+    documents = [(speeches[0], "train"), (speeches[1], "train"), ("天下大势 🙂 \0", "test")]
+    run = make_corpus(documents)
+    vocabulary = None if kind == "byte" else 768
+    index = tokenize_corpus(run, TokenizerConfig(kind=kind, vocabulary=vocabulary), QUIET)  # type: ignore[arg-type]
+    assert (index["kind"], index["lossless"]) == (kind, True)
+    tokenizer = Tokenizer.load(run / "tokens")
+    assert tokenizer.decode(Shards(run / "tokens", "test").document(0)) == documents[2][0]
+    assert tokenizer.decode(Shards(run / "tokens", "train").document(1)) == speeches[1]
+
+
 def test_the_sample_is_bounded_and_reaches_from_the_first_document_to_the_last(
     make_corpus: MakeCorpus, speeches: list[str]
 ) -> None:
     documents = [(f"{i:04d} " + "word " * 50, "train") for i in range(1000)]
     run = make_corpus([*documents, (speeches[0] * 30, "train"), ("no", "test")], files=2)
-    sizes = build._measure(run / "corpus")
+    sizes = measure_splits(run / "corpus")
     assert sizes == {
         "train": sum(len(t.encode()) for t, _ in documents) + 30 * len(speeches[0].encode()),
         "validation": 0,
         "test": 2,
     }
-    pieces = list(build._sample(run / "corpus", sizes["train"], 60_000))
+    pieces = list(sample_texts(run / "corpus", sizes["train"], 60_000))
     assert 30_000 < sum(len(piece.encode()) for piece in pieces) <= 60_000
     numbers = [int(piece[:4]) for piece in pieces if piece[:4].isdigit()]
     assert min(numbers) < 40
     assert max(numbers) > 960
-    whole = list(build._sample(run / "corpus", sizes["train"], 10**9))
+    whole = list(sample_texts(run / "corpus", sizes["train"], 10**9))
     assert sum(len(piece.encode()) for piece in whole) == sizes["train"]
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import tokenizers
+from tokenizers import models, pre_tokenizers
 
 from textmill.base.run import Run
 from textmill.cli.app import run as run_command
@@ -52,3 +55,57 @@ def test_coloured_tokens_spell_the_text(tokenizer: Tokenizer) -> None:
     text = "Mr. Speaker, 我们 🙂"
     assert colour_tokens(tokenizer, text).plain == text
     assert colour_tokens(tokenizer, text, separated=True).plain.replace("|", "") == text
+
+
+def test_a_sweep_compares_sizes_and_writes_no_tokens(corpus: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["tokenize", str(corpus.path), "--sweep", "512,1024,2_048", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == json.loads((corpus / "sweep.json").read_text())
+    rows = found["rows"]
+    assert [row["vocabulary"] for row in rows] == [512, 1024, 2048]
+    assert [row["embedding_parameters"] for row in rows] == [256 * 512, 256 * 1024, 256 * 2048]
+    lengths = [row["bytes_per_token"] for row in rows]
+    assert lengths == sorted(lengths)
+    assert all(1 < row["bits_per_byte"] < 4 for row in rows)
+    assert found["best"] in (512, 1024, 2048)
+    assert not (corpus / "tokens").exists()
+    assert run_command(["tokenize", str(corpus.path), "--sweep", "512,1024"]) == 0
+    assert "bits per byte" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--sweep", "many"], "not numbers"),
+        (["--sweep", "7"], "vocabulary of 7"),
+        (["--sweep", "auto", "--vocabulary", "512"], "nothing to sweep"),
+        (["--kind", "unigrams"], "unigram"),
+        (["--tokenizer", "nowhere.json"], "does not exist"),
+    ],
+)
+def test_what_cannot_be_done_leaves_with_code_2(
+    corpus: Run, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["tokenize", str(corpus.path), *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not (corpus / "tokens").exists()
+
+
+def test_a_sweep_without_a_validation_split_is_told(
+    make_corpus: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_corpus([("only training text", "train")])
+    assert run_command(["tokenize", str(run.path), "--sweep", "auto"]) == 1
+    assert "validation split" in capsys.readouterr().err
+
+
+def test_people_read_what_a_lossy_tokenizer_loses(
+    corpus: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    library = tokenizers.Tokenizer(models.WordLevel({"[UNK]": 0, "the": 1, "of": 2}, unk_token="[UNK]"))
+    library.pre_tokenizer = pre_tokenizers.Whitespace()
+    library.save(str(tmp_path / "tokenizer.json"))
+    assert run_command(["tokenize", str(corpus.path), "--tokenizer", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "does not keep text as it is" in out
+    assert "100.0% come back changed" in out

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from textmill.base.errors import Failure, UsageError
-from textmill.tokens import tokenizer as module
+from textmill.tokens import splitting
 from textmill.tokens.tokenizer import MULTIPLE, SPECIAL_TOKENS, Tokenizer, describe_token, train_tokenizer
 
 MIXED = "Fellow citizens don’t 我们的世界，很大。\n\n 12345 🙂🏽👨‍👩‍👧 \0 naïve नमस्ते  x\t\r\n"
@@ -100,10 +100,10 @@ def test_chunking_a_long_text_changes_no_token(
 ) -> None:
     text = "\n\n".join(speeches[:4]) + "我们的世界，很大。你好！\n这是第二行" * 500
     with monkeypatch.context() as patch:
-        patch.setattr(module, "CHUNK_CHARACTERS", 10**9)
+        patch.setattr(splitting, "CHUNK_BYTES", 10**9)
         whole = tokenizer.encode(text)
     for size in (2000, 65_536):
-        monkeypatch.setattr(module, "CHUNK_CHARACTERS", size)
+        monkeypatch.setattr(splitting, "CHUNK_BYTES", size)
         assert tokenizer.encode(text) == whole
 
 

@@ -53,6 +53,9 @@ COMMANDS: tuple[tuple[str, Group, str], ...] = (
     ("doctor", MACHINE, "What this machine has, what is missing, and how to get it."),
 )
 
+WITH_COMMANDS = frozenset({"corpus"})
+"""Commands that have commands of their own."""
+
 
 def build_app(tokens: Sequence[str] = ()) -> App:
     """The command line as a cyclopts app; only the command that `tokens` names will be imported."""
@@ -73,6 +76,9 @@ def build_app(tokens: Sequence[str] = ()) -> App:
     app.meta.suppress_keyboard_interrupt = False
     app["--help"].group = app["--version"].group = MACHINE
     for position, (name, group, summary) in enumerate(COMMANDS):
+        if name in WITH_COMMANDS and name in typed:  # an app keeps its own help and its own commands
+            app.command(f"textmill.cli.{name}:app", name=name)
+            continue
         app.command(
             f"textmill.cli.{name}:{name}",
             name=name,

@@ -28,7 +28,9 @@ def report(
     The page is one file that needs no network: send it, print it, read it on a phone. It tells how good the
     model is beside its baselines, how it learned, whether the plan held, what it wrote along the way, what
     the corpus holds and what was left out of it, and how to make the run again. A run that is not finished
-    gets a page too, with what is there so far.
+    gets a page too, with what is there so far; while it has a corpus alone, the page is its data card: where
+    the text came from, how long, in which languages, what each rule dropped and would drop at other thresholds,
+    repeats, personal data, licences.
 
         textmill report runs/mine --open
 

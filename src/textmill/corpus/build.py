@@ -1,317 +1,375 @@
-"""The corpus stage: files to clean, judged, deduplicated, split documents. Writes `RUN/corpus/` through a
-stage."""
+"""The corpus stage: files to clean, judged, deduplicated, split documents. Writes `RUN/corpus/` through a stage.
+
+Inputs become chunks; every chunk is measured alone (measure.py), on any worker; then one process decides over all of
+them (decide.py, reshape.py, mixing.py), and every chunk's documents are written alone (assemble.py). What is
+measured stays in `corpus/measured/`, so that other thresholds need no second reading.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from textmill.base.errors import Failure
-from textmill.base.files import read_json, write_json
+import numpy as np
+
+from textmill.base.errors import Failure, UsageError
+from textmill.base.files import hash_json, read_json, write_json
 from textmill.base.progress import Progress
 from textmill.base.run import Run, Stage
-from textmill.base.settings import to_mapping
-from textmill.corpus.card import Card
-from textmill.corpus.clean import clean, document_pieces
-from textmill.corpus.config import CorpusConfig
+from textmill.base.settings import show_count, to_mapping
+from textmill.corpus import assemble, measure, reshape
+from textmill.corpus.card import corpus_card
+from textmill.corpus.chunks import Chunk, plan_chunks
+from textmill.corpus.config import CorpusConfig, measuring
+from textmill.corpus.decide import Chunks, Rows, Ruling, drop_repeats, judge_rows, ruling
+from textmill.corpus.engine import Engine, run_jobs
 from textmill.corpus.inputs import Input, find_inputs, fingerprint, nothing_read
-from textmill.corpus.judge import judge
-from textmill.corpus.readers import Draft, read_file
-from textmill.corpus.split import SPLITS, document_id, fill_empty, split_of, wanted_splits
-from textmill.corpus.store import DOCUMENT_SCHEMA, REJECTED_SCHEMA, Writer, move_documents
+from textmill.corpus.mixing import mixture
+from textmill.corpus.split import SPLITS, fill_empty, splits_of, wanted_splits
 from textmill.corpus.tally import Tally
 
-VERSION = 1
+VERSION = 2
 CARD = "card.json"
-ENOUGH_PIECES = 20
-SHORT_PIECE = 250
-LEAST_PIECE = 20
-SHOW_EVERY = 1 << 20
+PLAN = "plan.json"
+SMALL_BYTES = 24 << 20
+"""Below this a second process would start up for longer than it works."""
 
 
-class Document(NamedTuple):
-    """A document that passed every rule, its text as UTF-8 bytes."""
+@dataclasses.dataclass(frozen=True)
+class Workforce:
+    """Who does the work. It changes nothing in the result.
 
-    identity: str
-    utf8: bytes
-    source: str
-    language: str
-    meta: str
-    characters: int
-    symbol_ratio: float
-    origin: str
-
-
-class Corpus:
-    """Takes drafts, keeps and rejects; holds documents back until it is known whether the corpus is small.
-
-    Args:
-        folder: the stage's partial folder.
-        config: the settings.
+    Attributes:
+        engine: "local" or "ray".
+        workers: processes; None for as many as there are cores and work for them.
     """
 
-    def __init__(self, folder: Path, config: CorpusConfig) -> None:
-        self.config = config
-        self.card = Card()
-        self.kept = Writer(folder, "documents", DOCUMENT_SCHEMA)
-        self.rejected = Writer(folder, "rejected", REJECTED_SCHEMA)
-        self.seen: set[bytes] = set()
-        self.held: list[Document] | None = []
-        self.held_bytes = 0
-        self.split_counts = dict.fromkeys(SPLITS, 0)
-        # No document can be longer than this, so with ten times as much text none can hold a tenth of it.
-        self.enough_bytes = 10 * 4 * 2 * config.max_document_characters
-        self.taken = self.repaired = 0
+    engine: Engine = "local"
+    workers: int | None = None
 
-    def take(self, draft: Draft, origin: str) -> None:
-        """Clean and judge one draft, and keep or reject it."""
-        if draft.rejected:
-            self._reject(draft, "", b"", 0, 0.0, "", "binary", draft.rejected, draft.bytes)
-            return
-        if not draft.text:
-            return
-        self.taken += 1
-        cleaned = clean(draft.text, self.config.repair)
-        self.repaired += cleaned.repaired
-        utf8 = cleaned.utf8
-        found = judge(cleaned, self.config)
-        identity = document_id(utf8)
-        rule, value = found.rule, found.value
-        key = bytes.fromhex(identity)
-        if not rule and key in self.seen:
-            rule, value = "duplicate", "exact"
-        length = len(cleaned.text)
-        if rule:
-            self._reject(draft, identity, utf8, length, found.symbol_ratio, found.language, rule, value, len(utf8))
-            return
-        self.seen.add(key)
-        document = Document(
-            identity, utf8, draft.source, found.language, draft.meta, length, found.symbol_ratio, origin
-        )
-        if self.held is None:
-            self._write(document)
-            return
-        self.held.append(document)
-        self.held_bytes += len(utf8)
-        if len(self.held) >= self.config.small_corpus and self.held_bytes >= self.enough_bytes:
-            self._release(self.held)
-
-    def _reject(
-        self,
-        draft: Draft,
-        identity: str,
-        utf8: bytes,
-        characters: int,
-        ratio: float,
-        language: str,
-        rule: str,
-        value: str,
-        size: int,
-    ) -> None:
-        row = (identity, utf8, draft.source, language, draft.meta, "", characters, ratio, rule, value)
-        self.rejected.add(row, len(utf8))
-        self.card.drop(rule, value, draft.source, utf8, size)
-
-    def _write(self, document: Document) -> None:
-        split = split_of(document.identity, self.config)
-        self.split_counts[split] += 1
-        self.kept.add(
-            (
-                document.identity,
-                document.utf8,
-                document.source,
-                document.language,
-                document.meta,
-                split,
-                document.characters,
-                document.symbol_ratio,
-            ),
-            len(document.utf8),
-        )
-        self.card.keep(document.origin, document.language, split, document.characters, len(document.utf8))
-
-    def _release(self, documents: list[Document]) -> None:
-        self.held = None
-        for document in documents:
-            self._write(document)
-
-    def _cut(self, document: Document, size: int) -> Iterator[Document]:
-        """A document's pieces, themselves deduplicated and named by their own content."""
-        if document.characters <= size:
-            yield document
-            return
-        for number, text in enumerate(document_pieces(document.utf8.decode(), size), 1):
-            utf8 = text.encode()
-            identity = document_id(utf8)
-            key = bytes.fromhex(identity)
-            part = document._replace(
-                identity=identity, utf8=utf8, source=f"{document.source}~{number}", characters=len(text)
-            )
-            if key not in self.seen:
-                self.seen.add(key)
-                yield part
-            elif text:
-                draft = Draft(part.source, "", document.meta)
-                ratio, language = document.symbol_ratio, document.language
-                self._reject(draft, identity, utf8, len(text), ratio, language, "duplicate", "exact", len(utf8))
-
-    def _piece_size(self, documents: list[Document]) -> int:
-        """The configured length of pieces, or a quarter, a sixteenth… of it where that makes too few of them.
-
-        Enough is twenty; but below 250 characters a piece says little, so there one for each split must do.
-        """
-        size = self.config.piece_characters
-        while size > LEAST_PIECE:
-            count = sum(max(1, document.characters // size) for document in documents)
-            if count >= ENOUGH_PIECES or (size <= SHORT_PIECE and count >= len(wanted_splits(self.config))):
-                break
-            size //= 4
-        return max(size, LEAST_PIECE)
-
-    def _finish_small(self, documents: list[Document]) -> None:
-        """Cut the long documents when there are few, or when one outweighs the rest; then write
-        everything."""
-        longest = max((len(document.utf8) for document in documents), default=0)
-        few = len(documents) < self.config.small_corpus
-        off = self.config.small_corpus == 0 or len(wanted_splits(self.config)) == 1
-        if off or (not few and 10 * longest <= self.held_bytes):
-            self._release(documents)
-            return
-        size = self._piece_size(documents)
-        self.held = None
-        whole = 0
-        for document in documents:
-            whole += document.characters > size
-            for part in self._cut(document, size):
-                self._write(part)
-        if whole:
-            reason = (
-                f"the corpus has fewer than {self.config.small_corpus} documents"
-                if few
-                else "one document holds more than a tenth of the text"
-            )
-            self.card.cut = {
-                "documents": whole,
-                "characters": size,
-                "rule": f"Documents longer than {size} characters were cut into pieces at blank lines, "
-                f"because {reason}; training, validation and test hold pieces of the same documents.",
-            }
-
-    def finish(self) -> None:
-        """Write what is held back, close the files, and see to it that no wanted split is empty.
-
-        Raises:
-            Failure: nothing was kept, or too little distinct text to fill the splits.
-        """
-        if self.held is not None:
-            self._finish_small(self.held)
-        self.kept.close()
-        self.rejected.close()
-        kept = self.card.documents
-        if kept == 0:
-            raise self._all_rejected()
-        wanted = wanted_splits(self.config)
-        if kept < len(wanted):
-            raise Failure(
-                "The corpus is too small to split.",
-                f"Distinct pieces of text in it: {kept}; {', '.join(wanted)} need one each.",
-                "Give more text, or set --test-share 0 and --validation-share 0.",
-            )
-        if all(self.split_counts[name] for name in wanted):
-            return
-        import pyarrow.parquet as pq
-
-        splits: dict[str, str] = {}
-        for path in self.kept.files:
-            table = pq.read_table(path, columns=["id", "split"])
-            splits.update(zip(table["id"].to_pylist(), table["split"].to_pylist(), strict=True))
-        moved = fill_empty(splits, self.config)
-        for identity, (old, size) in move_documents(self.kept.files, moved).items():
-            self.card.move(identity, old, moved[identity], size)
-
-    def _all_rejected(self) -> Failure:
-        counts = {rule: dropped["documents"] for rule, dropped in self.card.dropped.items()}
-        first_rule, first = next(iter(self.card.dropped.items()))
-        fix = {
-            "too_short": "Lower --min-characters, or put the texts together into longer documents.",
-            "symbols": "Raise --max-symbol-ratio (1 switches the rule off).",
-            "binary": "Convert the files to text first (.txt, .md, .html, .jsonl, .csv or .parquet).",
-        }[first_rule]
-        example = first["examples"][0]
-        return Failure(
-            "Every document was rejected.",
-            f"By rule: {', '.join(f'{rule} {count}' for rule, count in counts.items())}. "
-            f"For example {example['source']} ({first_rule}: {example['value']}).",
-            fix,
-        )
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(f"--workers {self.workers} is too few.", fix="Give at least 1.")
 
 
-def _read(inputs: list[Input], corpus: Corpus, tally: Tally, progress: Progress) -> None:
-    total = sum(item.size for item in inputs)
-    with progress.task("Reading", total, "B") as task:
-        before = shown = 0.0
-
-        def position(place: float) -> None:
-            nonlocal shown
-            if before + place - shown >= SHOW_EVERY:
-                shown = before + place
-                task.update(shown, f"{corpus.card.documents + len(corpus.held or ())} documents")
-
-        for item in inputs:
-            for draft in read_file(item, corpus.config, tally, position):
-                corpus.take(draft, item.origin)
-            before += item.size
-            position(0)
-        task.update(total, f"{corpus.card.documents + len(corpus.held or ())} documents")
-
-
-def build_corpus(paths: list[str], run: Run, config: CorpusConfig, progress: Progress) -> dict[str, Any]:
+def build_corpus(
+    paths: list[str], run: Run, config: CorpusConfig, progress: Progress, workforce: Workforce | None = None
+) -> dict[str, Any]:
     """Make `RUN/corpus/` out of what was typed, or find it made already.
 
     Args:
-        paths: files, folders, patterns, "-" for standard input, or `sample:NAME`.
+        paths: files, folders, patterns, "-" for standard input, `sample:NAME` or `hf:NAME`.
         run: the run to write into.
         config: the settings.
         progress: where to report.
+        workforce: who does it.
 
     Returns:
         the data card, as in `corpus/card.json`.
 
     Raises:
-        UsageError: no such path, an empty folder, an unknown sample or column.
+        UsageError: no such path, an empty folder, an unknown sample, column, rule or dialect.
         Failure: no readable text, every document rejected, or too little text to split.
     """
     tally = Tally()
+    workforce = workforce or Workforce()
+    found = ruling(config)
     try:
         inputs, licences = find_inputs(paths, run, tally, progress)
         stage = Stage(
             run,
             "corpus",
-            inputs=fingerprint(inputs, licences, progress),
+            inputs={**fingerprint(inputs, licences, progress), **_learned_from(config)},
             configuration=to_mapping(config),
             version=VERSION,
         )
         if stage.is_finished():
             return dict(read_json(stage.folder / CARD))
         with stage.work() as folder:
-            for left in folder.glob("*.parquet*"):  # of an attempt that was killed; reading again is cheap
-                left.unlink()
-            corpus = Corpus(folder, config)
             try:
-                _read(inputs, corpus, tally, progress)
-                if corpus.taken == 0 and not corpus.card.dropped:
-                    raise nothing_read(tally, config.text_column)
-                corpus.finish()
+                _measure(folder, stage, inputs, licences, tally, config, found, progress, workforce)
+                card = _decide(folder, config, found, progress, workforce)
             except Failure:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
-            tally.repaired = corpus.repaired
-            card = corpus.card.as_json(tally, licences, config)
-            write_json(folder / CARD, card)
             stage.counts = {"documents": card["kept"]["documents"], "bytes": card["kept"]["bytes"]}
         return card
     finally:
         for spooled in run.path.glob(".input-*"):
             spooled.unlink()
+
+
+def rethreshold_corpus(
+    run: Run, config: CorpusConfig, progress: Progress, workforce: Workforce | None = None
+) -> dict[str, Any]:
+    """Decide anew over a finished corpus, without reading its inputs.
+
+    Settings that shape what was measured stay as they were; giving another value for one of them is an error.
+
+    Raises:
+        UsageError: the run has no corpus, or the settings need what was not measured.
+    """
+    folder = run.require("corpus", f"textmill corpus my_texts/ --out {run.path}")
+    record = read_json(folder / "stage.json")
+    before = CorpusConfig(**record["configuration"])
+    default = CorpusConfig()
+    kept = {}
+    for name, value in measuring(before).items():
+        asked = getattr(config, name)
+        if asked not in (value, getattr(default, name)):
+            option = name.replace("_", "-")
+            raise UsageError(
+                f"--rethreshold cannot change --{option}.",
+                f"It shapes what was measured, and {run.path} was measured with {value!r}.",
+                "Type the command with its paths and without --rethreshold; that reads the inputs again.",
+            )
+        kept[name] = value
+    plan = read_json(folder / measure.FOLDER / PLAN)
+    config = dataclasses.replace(config, **kept, measures=before.measures)
+    found = ruling(config)
+    missing = sorted(set(found.groups) - set(plan["groups"]))
+    if missing or found.line_rules != plan["line_rules"] or (config.near_duplicates and not plan["signed"]):
+        lines = "the removal of lines" if found.line_rules != plan["line_rules"] else "signatures"
+        what = ", ".join(missing) or lines
+        raise UsageError(
+            f"These rules need {what}, which {run.path} was made without.",
+            fix="Type the command with its paths and without --rethreshold; that reads the inputs again.",
+        )
+    stage = Stage(run, "corpus", inputs=record["inputs"], configuration=to_mapping(config), version=VERSION)
+    if stage.is_finished():
+        return dict(read_json(stage.folder / CARD))
+    with stage.work() as partial:
+        _link_measured(folder, partial)
+        try:
+            card = _decide(partial, config, found, progress, workforce or Workforce())
+        except Failure:
+            shutil.rmtree(partial, ignore_errors=True)  # the corpus as it was stays
+            raise
+        stage.counts = {"documents": card["kept"]["documents"], "bytes": card["kept"]["bytes"]}
+    return card
+
+
+def _learned_from(config: CorpusConfig) -> dict[str, Any]:
+    """Content hashes of the files that settings name, so that a change in them is noticed."""
+    named = [*config.good, *config.bad, *config.decontaminate, *([config.toxic_words] if config.toxic_words else [])]
+    named += [name for name in config.rules if name.endswith(".toml")]
+    if not named:
+        return {}
+    from textmill.corpus.learning import content_hash
+
+    return {"named": {name: content_hash(name) for name in named}}
+
+
+def _link_measured(old: Path, new: Path) -> None:
+    """Make what was measured appear in another folder without copying it."""
+    (new / measure.FOLDER).mkdir(exist_ok=True)
+    for path in sorted((old / measure.FOLDER).iterdir()):
+        target = new / measure.FOLDER / path.name
+        if not target.exists():
+            try:
+                os.link(path, target)
+            except OSError:  # a file system without links
+                shutil.copyfile(path, target)
+    for model in old.glob("*.model"):
+        shutil.copyfile(model, new / model.name)
+
+
+def _measure(
+    folder: Path,
+    stage: Stage,
+    inputs: list[Input],
+    licences: dict[str, str],
+    tally: Tally,
+    config: CorpusConfig,
+    found: Ruling,
+    progress: Progress,
+    workforce: Workforce,
+) -> None:
+    """Measure every chunk that is not measured yet."""
+    plan = {
+        "inputs": stage.inputs,
+        "settings": dict(measuring(config)),
+        "groups": list(found.groups),
+        "line_rules": found.line_rules,
+        "signed": config.near_duplicates,
+        "version": VERSION,
+    }
+    plan["fingerprint"] = hash_json(plan)
+    earlier = stage.folder / measure.FOLDER / PLAN
+    if not (folder / measure.FOLDER).exists() and earlier.exists():
+        try:
+            if read_json(earlier)["fingerprint"] == plan["fingerprint"]:
+                progress.say("The inputs were measured before; only the decisions are made again.")
+                _link_measured(stage.folder, folder)
+                return
+        except (KeyError, ValueError):
+            pass
+    (folder / measure.FOLDER).mkdir(exist_ok=True)
+    chunks = plan_chunks(inputs, config, tally)
+    models = _models(folder, config, chunks, progress)
+    jobs = [
+        measure.Job(chunk, str(folder), config, found.groups, found.line_rules, models)
+        for chunk in chunks
+        if not measure.is_measured(folder, chunk.number)
+    ]
+    total = sum(chunk.size for chunk in chunks)
+    done = total - sum(job.chunk.size for job in jobs)
+    if total < SMALL_BYTES and workforce.engine == "local" and workforce.workers is None:
+        workforce = Workforce("local", 1)
+    with progress.task("Reading", total, "B") as task:
+        task.update(done)
+        for number, _ in run_jobs(measure.measure_chunk, jobs, workforce.engine, workforce.workers):
+            task.advance(jobs[number].chunk.size)
+    for chunk in chunks:
+        tally.merge(Tally.from_json(read_json(measure.paths_of(folder, chunk.number)["json"])["tally"]))
+    rows = sum(read_json(measure.paths_of(folder, chunk.number)["json"])["rows"] for chunk in chunks)
+    if rows == 0:
+        raise nothing_read(tally, config.text_column)
+    write_json(
+        folder / measure.FOLDER / PLAN,
+        {**plan, "chunks": len(chunks), "tally": tally.to_json(), "licences": licences},
+    )
+
+
+def _models(folder: Path, config: CorpusConfig, chunks: list[Chunk], progress: Progress) -> measure.Models:
+    """Train what the settings ask for, once; the workers load it."""
+    if not (config.good or config.decontaminate):
+        return measure.Models()
+    from textmill.corpus.learning import learn
+
+    return learn(folder, config, chunks, progress)
+
+
+def _decide(
+    folder: Path, config: CorpusConfig, found: Ruling, progress: Progress, workforce: Workforce
+) -> dict[str, Any]:
+    """From measured chunks to documents, rejects and the card."""
+    plan = read_json(folder / measure.FOLDER / PLAN)
+    tally = Tally.from_json(plan["tally"])
+    _clear(folder)
+    chunks = Chunks(folder, plan["chunks"])
+    if any(rule.column not in chunks.columns() for rule in found.rules):
+        missing = next(rule for rule in found.rules if rule.column not in chunks.columns())
+        raise UsageError(
+            f"The rule {missing.name} needs {missing.column}, which was not measured.",
+            fix="Type the command with its paths and without --rethreshold.",
+        )
+    facts: dict[str, Any] = {"read": tally.card(), "licences": plan["licences"], "removed": {}, "cut": None}
+    rows = judge_rows(chunks, config, found)
+    if not rows.kept.any():
+        raise _all_rejected(chunks, rows, found, config)
+    with progress.task("Looking for repeats", unit="documents") as task:
+        facts["near_duplicates"] = drop_repeats(rows, chunks, config)
+        if reshape.needed(config):
+            chunks, rows, facts["removed"] = reshape.remove_repeats(chunks, rows, config)
+        size = reshape.piece_size(rows, config)
+        if size:
+            chunks, rows, facts["cut"] = _cut(chunks, rows, config, size)
+        if config.order != "mixed":
+            chunks, rows = reshape.order_documents(chunks, rows, config)
+        task.update(len(rows), f"{show_count(int(np.count_nonzero(rows.kept)))} stay")
+    split, facts["moved"] = _split(rows, config)
+    copies, facts["mixture"] = mixture(rows, split, config)
+    facts["pii"] = rows.pii
+    facts["measured"] = sorted(set(chunks.columns()) - {"id", "text", "source", "meta", *assemble.INTERNAL})
+    card = corpus_card(chunks, rows, split, found, config, facts)
+    _write(chunks, rows, split, copies, progress, workforce)
+    _clear(folder, keep_documents=True)
+    write_json(folder / CARD, card)
+    return card
+
+
+def _clear(folder: Path, keep_documents: bool = False) -> None:
+    """Remove what an attempt that was killed, or this one, no longer needs."""
+    for left in [*reshape.folders(folder), folder / assemble.DECIDED]:
+        shutil.rmtree(left, ignore_errors=True)
+    for pattern in ("*.new", *(() if keep_documents else ("documents-*", "rejected-*"))):
+        for path in folder.glob(pattern):
+            path.unlink()
+
+
+def _cut(chunks: Chunks, rows: Rows, config: CorpusConfig, size: int) -> tuple[Chunks, Rows, dict[str, Any] | None]:
+    few = int(np.count_nonzero(rows.kept)) < config.small_corpus
+    chunks, rows, whole = reshape.cut_documents(chunks, rows, size)
+    if not whole:
+        return chunks, rows, None
+    reason = (
+        f"the corpus has fewer than {config.small_corpus} documents"
+        if few
+        else "one document holds more than a tenth of the text"
+    )
+    rule = (
+        f"Documents longer than {size} characters were cut into pieces at blank lines, "
+        f"because {reason}; training, validation and test hold pieces of the same documents."
+    )
+    return chunks, rows, {"documents": whole, "characters": size, "rule": rule}
+
+
+def _split(rows: Rows, config: CorpusConfig) -> tuple[np.ndarray, dict[str, list[str]]]:
+    """The split of every document, and the few that were moved so that no wanted split is empty."""
+    kept = np.flatnonzero(rows.kept)
+    wanted = wanted_splits(config)
+    if len(kept) < len(wanted):
+        raise Failure(
+            "The corpus is too small to split.",
+            f"Distinct pieces of text in it: {len(kept)}; {', '.join(wanted)} need one each.",
+            "Give more text, or set --test-share 0 and --validation-share 0.",
+        )
+    split = splits_of(rows.identity, config)
+    if all(np.any(split[kept] == SPLITS.index(name)) for name in wanted):
+        return split, {}
+    names = {f"{high:016x}{low:016x}": row for (high, low), row in zip(rows.identity[kept].tolist(), kept, strict=True)}
+    moved: dict[str, list[str]] = {}
+    for identity, name in fill_empty({one: SPLITS[split[row]] for one, row in names.items()}, config).items():
+        split[names[identity]] = SPLITS.index(name)
+        moved.setdefault(name, []).append(identity)
+    return split, moved
+
+
+def _write(
+    chunks: Chunks, rows: Rows, split: np.ndarray, copies: np.ndarray | None, progress: Progress, workforce: Workforce
+) -> None:
+    present = [number for number, path in enumerate(chunks.files) if path is not None]
+    jobs = [
+        assemble.Job(str(chunks.folder), number, chunks.name, number == present[0], tuple(rows.reasons))
+        for number in present
+    ]
+    for number in present:
+        assemble.write_decisions(chunks, rows, split, copies, number)
+    if rows.size.sum() < SMALL_BYTES and workforce.engine == "local" and workforce.workers is None:
+        workforce = Workforce("local", 1)
+    with progress.task("Writing", float(rows.size.sum()), "B") as task:
+        for at, _ in run_jobs(assemble.assemble_chunk, jobs, workforce.engine, workforce.workers):
+            begin, end = chunks.starts[jobs[at].number], chunks.starts[jobs[at].number + 1]
+            task.advance(float(rows.size[begin:end].sum()))
+
+
+FIXES = {
+    "too_short": "Lower --min-characters, or put the texts together into longer documents.",
+    "symbols": "Raise --max-symbol-ratio (1 switches the rule off).",
+    "unreadable": "Convert the files to text first: textmill corpus --help lists what can be read.",
+    "binary": "Convert the files to text first: textmill corpus --help lists what can be read.",
+    "language": "Name other --languages, or none.",
+}
+
+
+def _all_rejected(chunks: Chunks, rows: Rows, found: Ruling, config: CorpusConfig) -> Failure:
+    from textmill.corpus.card import dropped_card
+
+    dropped = dropped_card(chunks, rows, found)
+    most = max(dropped, key=lambda rule: dropped[rule]["documents"])
+    example = dropped[most]["examples"][0]
+    rule = next((one for one in found.rules if one.name == most), None)
+    fix = FIXES.get(most)
+    if fix is None and rule is not None:
+        way = "Lower" if rule.bound == "min" else "Raise"
+        fix = f"{way} it with --thresholds.{most} (now {rule.threshold:g}), or leave its dialect out of --rules."
+    counts = ", ".join(f"{name} {one['documents']}" for name, one in dropped.items())
+    return Failure(
+        "Every document was rejected.",
+        f"By rule: {counts}. For example {example['source']} ({most}: {example['value']}).",
+        fix or "Loosen the rules.",
+    )

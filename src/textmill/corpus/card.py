@@ -3,96 +3,111 @@
 from __future__ import annotations
 
 import math
-from array import array
 from typing import Any
 
+import numpy as np
+
+from textmill.corpus.assemble import examples, show_value, source_of
 from textmill.corpus.config import CorpusConfig
-from textmill.corpus.judge import EXPLANATIONS
+from textmill.corpus.decide import EXPLANATIONS, Chunks, Rows, Ruling
 from textmill.corpus.split import SPLITS
-from textmill.corpus.tally import Tally
 
 SHOWN_EXAMPLES = 5
 SHOWN_CHARACTERS = 200
+LENGTH_EDGES = tuple(2**power for power in range(4, 25))
+"""Edges of the histogram of lengths, in characters: powers of two."""
 
 
-def _amounts() -> dict[str, int]:
-    return {"documents": 0, "bytes": 0}
+def _amounts(rows: Rows, chosen: np.ndarray) -> dict[str, int]:
+    return {"documents": int(np.count_nonzero(chosen)), "bytes": int(rows.size[chosen].sum())}
 
 
-def _add(amounts: dict[str, int], size: int, documents: int = 1) -> None:
-    amounts["documents"] += documents
-    amounts["bytes"] += size
+def dropped_card(chunks: Chunks, rows: Rows, found: Ruling) -> dict[str, dict[str, Any]]:
+    """By rule: documents, bytes, explanation and the first examples, by name."""
+    explanations = {**EXPLANATIONS, **{rule.name: rule.explanation for rule in found.rules}}
+    first = examples(chunks, rows, SHOWN_EXAMPLES)
+    wanted = np.sort(np.concatenate(list(first.values()) or [np.zeros(0, np.int64)]))
+    sources = source_of(chunks, wanted)
+    texts = dict(zip(wanted.tolist(), chunks.texts_of(wanted).strings(), strict=True)) if len(wanted) else {}
+    card: dict[str, dict[str, Any]] = {}
+    for number, reason in enumerate(rows.reasons):
+        chosen = rows.reason == number
+        if not chosen.any():
+            continue
+        shown = []
+        for row in first[number].tolist():
+            source, language, unreadable = sources[row]
+            value = {"unreadable": unreadable, "language": language or "unknown"}.get(reason) or show_value(
+                reason, float(rows.value[row])
+            )
+            shown.append({"source": source, "value": value, "text": texts[row][:SHOWN_CHARACTERS]})
+        name = "binary" if reason == "unreadable" else reason
+        amounts = _amounts(rows, chosen)
+        if name in card:  # unreadable files and damaged texts are one rule for people
+            card[name]["documents"] += amounts["documents"]
+            card[name]["bytes"] += amounts["bytes"]
+            card[name]["examples"] = (card[name]["examples"] + shown)[:SHOWN_EXAMPLES]
+            continue
+        card[name] = {**amounts, "explanation": explanations[reason], "examples": shown}
+    return dict(sorted(card.items()))
 
 
-class Card:
-    """Counts that become `card.json`.
+def corpus_card(
+    chunks: Chunks,
+    rows: Rows,
+    split: np.ndarray,
+    found: Ruling,
+    config: CorpusConfig,
+    facts: dict[str, Any],
+) -> dict[str, Any]:
+    """The card; it holds no time, so equal inputs give equal bytes.
 
-    Attributes:
-        documents: how many are kept.
-        dropped: by rule: documents, bytes, explanation and the first examples.
-        cut: what was cut because the corpus is small, None when nothing was.
-        moved: documents moved to fill an empty split, by split.
+    Args:
+        chunks: the documents.
+        rows: the decisions over them.
+        split: int8 [n], index into SPLITS.
+        found: the rules.
+        config: the settings.
+        facts: what the steps before counted: `read`, `licences`, `moved`, `cut`, `near_duplicates`, `removed`,
+            `mixture`, `measured`.
     """
+    kept = rows.kept
+    lengths = np.sort(rows.characters[kept])
 
-    def __init__(self) -> None:
-        self.documents = self.bytes = self.characters = 0
-        self.sources: dict[str, dict[str, int]] = {}
-        self.languages: dict[str, dict[str, int]] = {}
-        self.splits = {name: _amounts() for name in SPLITS}
-        self.dropped: dict[str, dict[str, Any]] = {}
-        self.cut: dict[str, Any] | None = None
-        self.moved: dict[str, list[str]] = {}
-        self._lengths = array("q")
+    def percentile(share: int) -> int:
+        return int(lengths[max(0, math.ceil(share / 100 * len(lengths)) - 1)]) if len(lengths) else 0
 
-    def keep(self, origin: str, language: str, split: str, characters: int, size: int) -> None:
-        """Count a kept document."""
-        self.documents += 1
-        self.bytes += size
-        self.characters += characters
-        self._lengths.append(characters)
-        _add(self.sources.setdefault(origin, _amounts()), size)
-        _add(self.languages.setdefault(language, _amounts()), size)
-        _add(self.splits[split], size)
-
-    def drop(self, rule: str, value: str, source: str, utf8: bytes, size: int) -> None:
-        """Count a rejected document, and keep the first of each rule as examples."""
-        dropped = self.dropped.setdefault(rule, {**_amounts(), "explanation": EXPLANATIONS[rule], "examples": []})
-        _add(dropped, size)
-        if len(dropped["examples"]) < SHOWN_EXAMPLES:
-            text = utf8[: 4 * SHOWN_CHARACTERS].decode("utf-8", "ignore")[:SHOWN_CHARACTERS]
-            dropped["examples"].append({"source": source, "value": value, "text": text})
-
-    def move(self, identity: str, old: str, new: str, size: int) -> None:
-        """Count a kept document that changed its split."""
-        _add(self.splits[old], -size, -1)
-        _add(self.splits[new], size)
-        self.moved.setdefault(new, []).append(identity)
-
-    def as_json(self, tally: Tally, licences: dict[str, str], config: CorpusConfig) -> dict[str, Any]:
-        """The card; it holds no time, so equal inputs give equal bytes."""
-        lengths = sorted(self._lengths)
-
-        def percentile(share: int) -> int:
-            return lengths[max(0, math.ceil(share / 100 * len(lengths)) - 1)] if lengths else 0
-
-        rule = (
-            f"By the content's hash alone: {100 * config.validation_share:g}% validation, "
-            f"{100 * config.test_share:g}% test."
-        )
-        if self.moved:
-            names = " and ".join(self.moved)
-            rule += f" Without a document of its own, {names} got the one nearest to its range."
-        by_bytes = sorted(self.languages.items(), key=lambda pair: (-pair[1]["bytes"], pair[0]))
-        return {
-            "sources": [{"source": source, **amounts} for source, amounts in self.sources.items()],
-            "read": tally.card(),
-            "kept": {"documents": self.documents, "bytes": self.bytes, "characters": self.characters},
-            "splits": self.splits,
-            "split_rule": rule,
-            "moved": self.moved,
-            "cut": self.cut,
-            "languages": dict(by_bytes),
-            "dropped": dict(sorted(self.dropped.items())),
-            "lengths": {str(share): percentile(share) for share in (1, 25, 50, 75, 99)},
-            "licences": licences,
-        }
+    rule = (
+        f"By the content's hash alone: {100 * config.validation_share:g}% validation, "
+        f"{100 * config.test_share:g}% test."
+    )
+    moved = facts["moved"]
+    if moved:
+        rule += f" Without a document of its own, {' and '.join(moved)} got the one nearest to its range."
+    languages = {name: _amounts(rows, kept & (rows.language == at)) for at, name in enumerate(rows.languages)}
+    by_bytes = sorted(languages.items(), key=lambda pair: (-pair[1]["bytes"], pair[0]))
+    sources = [
+        {"source": name, **_amounts(rows, kept & (rows.origin == at)), "read": _amounts(rows, rows.origin == at)}
+        for at, name in enumerate(rows.origins)
+    ]
+    histogram = np.histogram(lengths, bins=[0, *LENGTH_EDGES, np.iinfo(np.int64).max])[0].tolist()
+    return {
+        "sources": sources,
+        "read": facts["read"],
+        "kept": {**_amounts(rows, kept), "characters": int(rows.characters[kept].sum())},
+        "splits": {name: _amounts(rows, kept & (split == at)) for at, name in enumerate(SPLITS)},
+        "split_rule": rule,
+        "moved": moved,
+        "cut": facts["cut"],
+        "languages": {name: amounts for name, amounts in by_bytes if amounts["documents"]},
+        "dropped": dropped_card(chunks, rows, found),
+        "rules": rows.effects,
+        "near_duplicates": facts["near_duplicates"],
+        "removed": facts["removed"],
+        "mixture": facts["mixture"],
+        "pii": facts["pii"],
+        "lengths": {str(share): percentile(share) for share in (1, 25, 50, 75, 99)},
+        "length_histogram": {"edges": [0, *LENGTH_EDGES], "documents": histogram},
+        "measured": facts["measured"],
+        "licences": facts["licences"],
+    }

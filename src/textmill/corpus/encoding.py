@@ -248,3 +248,108 @@ class Decoded:
             if following is None:
                 return
             data, following = following, next(self._chunks, None)
+
+
+class Utf8:
+    """Blocks of valid UTF-8 out of blocks of bytes in any encoding, in bounded memory. UTF-8 passes through
+    unchanged, which costs little more than reading it.
+
+    Args:
+        blocks: the bytes; encodings are told by the first one, or, where that is ASCII, by the first that is not.
+        hint: a declared encoding.
+        encoding: the encoding, when it is known already; no byte order mark is then expected.
+        newlines: turn `\\r\\n` and `\\r` into `\\n`.
+
+    Attributes:
+        encoding: the codec in use.
+        damaged: how many undecodable spots became U+FFFD.
+        head: the first block, still in its encoding.
+    """
+
+    def __init__(self, blocks: Iterable[bytes], *, hint: str = "", encoding: str = "", newlines: bool = True) -> None:
+        self._blocks = iter(blocks)
+        self._head = next(self._blocks, b"")
+        self._next = next(self._blocks, None)
+        skip = 0
+        if encoding:
+            self.encoding = encoding
+        else:
+            self.encoding, skip = detect(self._head, hint, self._next is None)
+        self.head = self._head = self._head[skip:]
+        self._known = bool(encoding or skip)
+        self._newlines = newlines
+        self.damaged = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        carried = b""
+        for block in self._valid():
+            block = carried + block if carried else block
+            carried = b""
+            if self._newlines and b"\r" in block:
+                if block.endswith(b"\r"):
+                    block, carried = block[:-1], b"\r"
+                block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+            if block:
+                yield block
+        if carried:
+            yield b"\n"
+
+    def _valid(self) -> Iterator[bytes]:
+        pending = b""
+        telling = not self._known and self.encoding == "utf-8"  # so far ASCII: the encoding is not told yet
+        data, following = self._head, self._next
+        while True:
+            if self.encoding != "utf-8":
+                yield from self._decoded(pending + data, following)
+                return
+            if pending or not data.isascii():
+                data = pending + data
+                whole, good = _cut_utf8(data, following is None)
+                if not good and telling:
+                    self.encoding, _ = detect(data, complete=following is None)
+                    if self.encoding != "utf-8":
+                        pending = b""
+                        continue
+                telling = telling and data.isascii()
+                data, pending = data[:whole], data[whole:]
+                if not good:
+                    text = data.decode("utf-8", "replace")
+                    self.damaged += text.count("\ufffd") - data.count(b"\xef\xbf\xbd")
+                    data = text.encode()
+            if data:
+                yield data
+            if following is None:
+                return
+            data, following = following, next(self._blocks, None)
+
+    def _decoded(self, data: bytes, following: bytes | None) -> Iterator[bytes]:
+        decoder = codecs.getincrementaldecoder(self.encoding)("replace")
+        while True:
+            text = decoder.decode(data, following is None)
+            self.damaged += text.count("\ufffd")
+            yield text.encode("utf-8", "replace")
+            if following is None:
+                return
+            data, following = following, next(self._blocks, None)
+
+
+def _cut_utf8(data: bytes, last: bool) -> tuple[int, bool]:
+    """How many bytes come before a character that the end cuts off, and whether they are valid UTF-8."""
+    try:
+        codecs.utf_8_decode(data, "strict", True)
+        return len(data), True
+    except UnicodeDecodeError as error:
+        if last or error.reason != "unexpected end of data" or error.end != len(data):
+            return len(data) if last else _before_cut(data), False
+        return error.start, True
+
+
+def _before_cut(data: bytes) -> int:
+    for back in range(1, min(4, len(data)) + 1):
+        lead = data[-back]
+        if lead >= 0xC0:
+            width = 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
+            return len(data) - back if width > back else len(data)
+        if lead < 0x80:
+            break
+    return len(data)

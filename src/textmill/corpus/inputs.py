@@ -1,4 +1,4 @@
-"""From what was typed (paths, folders, globs, "-", `sample:NAME`) to a list of files. Reads folders,
+"""From what was typed (paths, folders, globs, "-", `sample:NAME`, `hf:NAME`) to a list of files. Reads folders,
 never contents beyond a file's first bytes."""
 
 from __future__ import annotations
@@ -18,14 +18,9 @@ from textmill.base.files import hash_file, hash_json
 from textmill.base.progress import Progress
 from textmill.base.run import RUN_FILE, Run
 from textmill.corpus.encoding import looks_binary
+from textmill.corpus.formats import BESIDE, DOCUMENTS, LISTED, PACKED, is_code, kind_name, suffixes
 from textmill.corpus.samples import sample_named
 from textmill.corpus.tally import Tally
-
-PROSE = frozenset({".txt", ".text", ".md", ".markdown", ".rst"})
-HTML = frozenset({".html", ".htm", ".xhtml"})
-RECORDS = frozenset({".jsonl", ".ndjson", ".csv", ".tsv", ".parquet"})
-DOCUMENTS = PROSE | HTML | RECORDS
-COMPRESSED = frozenset({".gz", ".zst"})
 
 
 @dataclass(frozen=True)
@@ -37,8 +32,8 @@ class Input:
         source: the file's name in the corpus.
         path: where it lies.
         size: bytes on disk.
-        kind: its suffix without the compression's, lower case, e.g. ".jsonl".
-        compression: ".gz", ".zst" or "".
+        kind: its suffix without the compression's, lower case, e.g. ".jsonl"; "hf" for a Hugging Face dataset.
+        compression: ".gz", ".bz2", ".xz", ".zst" or "".
     """
 
     origin: str
@@ -49,12 +44,9 @@ class Input:
     compression: str
 
 
-def kind_of(path: Path) -> tuple[str, str]:
+def kind_of(path: Path | str) -> tuple[str, str]:
     """The suffix and the compression suffix of a file name: `a.TXT.gz` gives (".txt", ".gz")."""
-    suffix = path.suffix.lower()
-    if suffix in COMPRESSED:
-        return path.with_suffix("").suffix.lower(), suffix
-    return suffix, ""
+    return suffixes(str(path))
 
 
 def _input(origin: str, source: str, path: Path) -> Input:
@@ -106,9 +98,16 @@ def _head(path: Path) -> bytes:
 def _folder(origin: str, folder: Path, tally: Tally, progress: Progress) -> Iterator[Input]:
     """Documents of a folder; when it holds none, its other text files (source code, say)."""
     documents: list[Path] = []
+    beside: list[Path] = []
     others: list[Path] = []
     for path in _walk(folder, tally):
-        (documents if kind_of(path)[0] in DOCUMENTS else others).append(path)
+        kind = kind_of(path)[0]
+        (documents if kind in DOCUMENTS else beside if kind in BESIDE else others).append(path)
+    # JSON, XML and translations are documents among documents; among source code they are a part of it.
+    if documents or not any(is_code(kind_name(kind_of(path)[0])) for path in others):
+        documents += beside
+    else:
+        others += beside
     if documents:
         for path in others:
             tally.skipped[f"other type ({kind_of(path)[0] or 'no suffix'})"] += 1
@@ -161,7 +160,7 @@ def _missing(name: str) -> UsageError:
     return UsageError(
         f"There is no {name}.{nearest(name, beside)}",
         "It is neither a file nor a folder, and as a pattern it matches nothing.",
-        'Give files, folders, patterns such as "texts/*.txt", "-" for standard input, or sample:sotu.',
+        'Give files, folders, patterns such as "texts/*.txt", "-" for standard input, sample:sotu, or hf:NAME.',
     )
 
 
@@ -207,6 +206,12 @@ def find_inputs(names: list[str], run: Run, tally: Tally, progress: Progress) ->
                 item = _input(name, f"sample:{sample.name}/{label}", place)
                 found.setdefault(item.source, item)
             continue
+        if name.startswith("hf:"):
+            from textmill.corpus.readers.hub import identity
+
+            identity(name)  # an unknown name or a missing package is told now
+            found.setdefault(name, Input(name, name, Path(name), 0, "hf", ""))
+            continue
         if name == "-" or path.is_fifo():
             item = _input(name, "stdin" if name == "-" else name, _spool(name, run, number))
             found.setdefault(item.source, Input(name, item.source, item.path, item.size, ".txt", ""))
@@ -218,7 +223,7 @@ def find_inputs(names: list[str], run: Run, tally: Tally, progress: Progress) ->
                 raise UsageError(
                     f"{name} holds no text." if any(path.iterdir()) else f"{name} is empty.",
                     _skipped(tally) or "No file is in it.",
-                    "Give a folder with .txt, .md, .html, .jsonl, .csv or .parquet files (also .gz or .zst).",
+                    f"Give a folder with {LISTED} ({PACKED}).",
                 )
             continue
         if path.is_file():
@@ -245,6 +250,10 @@ def fingerprint(inputs: list[Input], licences: dict[str, str], progress: Progres
     entries: list[list[str]] = []
 
     def hash_of(item: Input) -> str:
+        if item.kind == "hf":
+            from textmill.corpus.readers.hub import identity
+
+            return hash_json(identity(item.source))
         try:
             return hash_file(item.path)
         except OSError:
@@ -280,5 +289,5 @@ def nothing_read(tally: Tally, text_column: str | None) -> Failure | UsageError:
     return Failure(
         "No readable text was found.",
         (_skipped(tally) + first).strip() or "Every file is empty.",
-        "Give .txt, .md, .html, .jsonl, .csv or .parquet files (also .gz or .zst), or sample:sotu.",
+        f"Give {LISTED} ({PACKED}), or sample:sotu.",
     )

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+from typing import Any
+
+import numpy as np
 
 from textmill.corpus.config import CorpusConfig
+from textmill.corpus.texts import Texts
 
 SPLITS = ("train", "validation", "test")
 
@@ -12,6 +17,14 @@ SPLITS = ("train", "validation", "test")
 def document_id(utf8: bytes) -> str:
     """The id of a cleaned text: BLAKE2b-128 of its UTF-8 bytes, hex."""
     return hashlib.blake2b(utf8, digest_size=16).hexdigest()
+
+
+def document_ids(texts: Texts) -> list[str]:
+    """The id of every text."""
+    data: Any = texts.data
+    places = texts.offsets.tolist()
+    new = hashlib.blake2b
+    return [new(data[begin:end], digest_size=16).hexdigest() for begin, end in itertools.pairwise(places)]
 
 
 def position_of(identity: str) -> float:
@@ -28,6 +41,14 @@ def split_of(identity: str, config: CorpusConfig) -> str:
     if position < config.test_share + config.validation_share:
         return "validation"
     return "train"
+
+
+def splits_of(identity: np.ndarray, config: CorpusConfig) -> np.ndarray:
+    """`split_of` for many ids, given as uint64 [n, 2]: int8 [n], index into SPLITS."""
+    position = (identity[:, 0] >> np.uint64(12)).astype(np.float64) / 16.0**13
+    test = position < config.test_share
+    validation = position < config.test_share + config.validation_share
+    return np.where(test, 2, np.where(validation, 1, 0)).astype(np.int8)
 
 
 def wanted_splits(config: CorpusConfig) -> list[str]:

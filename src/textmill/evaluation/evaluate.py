@@ -217,16 +217,15 @@ def _read_texts(
     import pyarrow.parquet as parquet
 
     from textmill.corpus.build import build_corpus
-    from textmill.corpus.clean import document_pieces
-    from textmill.corpus.config import CorpusConfig
+    from textmill.corpus.cleaning.text import document_pieces
+    from textmill.corpus.config import CorpusConfig, reading_only
     from textmill.corpus.split import document_id
 
     texts = Run.create(folder)
-    # The run's own settings, so that the same text becomes the same documents; nothing is held out.
+    # The run's own settings, so that the same text becomes the same documents.
     names = {field.name for field in dataclasses.fields(CorpusConfig)}
     settings = {key: value for key, value in configuration.items() if key in names}
-    config = CorpusConfig(**{**settings, "validation_share": 0.0, "test_share": 0.0})
-    build_corpus(paths, texts, config, progress)
+    build_corpus(paths, texts, reading_only(CorpusConfig(**settings)), progress)
     pieces: list[np.ndarray] = []
     identities: set[str] = set()
     languages: set[str] = set()

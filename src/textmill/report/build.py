@@ -11,54 +11,35 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from textmill.base.files import write_atomic
 from textmill.base.progress import Progress
 from textmill.base.run import Run
 from textmill.base.settings import show_bytes, show_count, show_duration
 from textmill.report import figures
+from textmill.report.card import card_view
+from textmill.report.card_figures import bin_words, lengths_plotly, show_threshold
 from textmill.report.data import collect
+from textmill.report.languages import LANGUAGES
 from textmill.report.verdict import OVERRUN_ALLOWED, main_measurement, overrun, own_row
 
-SOURCES_SHOWN = 10
-RULES_SHOWN = 12
-EXAMPLES_SHOWN = 3
-PROBLEMS_SHOWN = 10
-LICENCES_SHOWN = 20
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
 EXAMPLE_CHARACTERS = 400
 
-LANGUAGES = {
-    "": "not known",
-    "ar": "Arabic",
-    "cs": "Czech",
-    "da": "Danish",
-    "de": "German",
-    "el": "Greek",
-    "en": "English",
-    "es": "Spanish",
-    "fa": "Persian",
-    "fi": "Finnish",
-    "fr": "French",
-    "he": "Hebrew",
-    "hi": "Hindi",
-    "hu": "Hungarian",
-    "it": "Italian",
-    "ja": "Japanese",
-    "ko": "Korean",
-    "la": "Latin",
-    "nl": "Dutch",
-    "no": "Norwegian",
-    "pl": "Polish",
-    "pt": "Portuguese",
-    "ro": "Romanian",
-    "ru": "Russian",
-    "sv": "Swedish",
-    "tr": "Turkish",
-    "uk": "Ukrainian",
-    "vi": "Vietnamese",
-    "zh": "Chinese",
-}
+CONTENTS = (
+    ("measured", "How good"),
+    ("learning", "Learning"),
+    ("plan", "Plan"),
+    ("samples", "Samples"),
+    ("corpus", "Corpus"),
+    ("rejected", "Left out"),
+    ("events", "Events"),
+    ("again", "Make it again"),
+)
+"""The sections in order, by id, with their names in the contents."""
 
 
 def build_report(run: Run, progress: Progress | None = None) -> Path:
@@ -85,8 +66,24 @@ def write_report(run: Run, data: dict[str, Any], progress: Progress | None = Non
 
 def render(data: dict[str, Any]) -> str:
     """The page for `report.data.collect`'s dictionary."""
-    from jinja2 import ChainableUndefined, Environment, PackageLoader
     from markupsafe import Markup
+
+    environment = templates()
+    script = environment.get_template("page.js.jinja").render()
+    packed, packed_hash = packed_plotly()
+    page = environment.get_template("template.html.jinja").render(
+        view(data),
+        script=Markup(script),
+        script_hashes=[source_hash(script.encode()), packed_hash],
+        plotly=packed,
+    )
+    return page.encode("utf-8", "replace").decode()  # half a surrogate pair, from a file's name, is no UTF-8
+
+
+@lru_cache(maxsize=1)
+def templates() -> Environment:
+    """The templates beside this file, with the page's filters."""
+    from jinja2 import ChainableUndefined, Environment, PackageLoader
 
     environment = Environment(
         loader=PackageLoader("textmill.report", "."),
@@ -102,30 +99,26 @@ def render(data: dict[str, Any]) -> str:
         bits=lambda v: _amount(v, lambda x: f"{x:.3f}"),
         whole=lambda v: _amount(v, lambda x: f"{x:,.0f}"),
         percent=lambda v: _amount(v, lambda x: f"{x:.0%}"),
+        part=lambda v: _amount(v, show_part),
+        bin=bin_words,
+        threshold=show_threshold,
         fact=show_fact,
         words=lambda key: str(key).replace("_", " "),
         language=lambda code: LANGUAGES.get(code, code),
         guess_language=guess_language,
         cut=cut,
     )
-    script = environment.get_template("page.js.jinja").render()
-    packed, packed_hash = packed_plotly()
-    return environment.get_template("template.html.jinja").render(
-        view(data),
-        script=Markup(script),
-        script_hashes=[source_hash(script.encode()), packed_hash],
-        plotly=packed,
-    )
+    return environment
 
 
 def view(data: dict[str, Any]) -> dict[str, Any]:
     """`collect`'s dictionary with what the page needs beside it: figures, comparisons, long lists cut."""
-    plan, training, corpus = data["plan"] or {}, data["training"], data["corpus"] or {}
+    plan, training = data["plan"] or {}, data["training"]
     measurement = main_measurement(data)
     comparison = plan_rows(data)
-    dropped = sorted((corpus.get("dropped") or {}).items(), key=lambda item: (-item[1].get("documents", 0), item[0]))
-    sources = sorted(corpus.get("sources") or [], key=lambda s: (-s.get("bytes", 0), str(s.get("source"))))
-    languages = sorted((corpus.get("languages") or {}).items(), key=lambda item: (-item[1].get("bytes", 0), item[0]))
+    record = data["stages"].get("corpus") or {}
+    card = card_view(data["corpus"] or {}, record.get("configuration"), data["path"])
+    shown = sections(data)
     over = overrun(plan)
     return {
         **data,
@@ -141,23 +134,41 @@ def view(data: dict[str, Any]) -> dict[str, Any]:
         "overrun": over,
         "overrun_bad": over is not None and over > OVERRUN_ALLOWED,
         "overrun_allowed": OVERRUN_ALLOWED,
-        "sources": sources[:SOURCES_SHOWN],
-        "sources_left": len(sources) - SOURCES_SHOWN,
-        "languages": languages,
-        "language_bytes": sum(v.get("bytes", 0) for _, v in languages) or 1,
-        "main_language": languages[0][0] if languages else "",
-        "dropped": dropped[:RULES_SHOWN],
-        "dropped_left": len(dropped) - RULES_SHOWN,
-        "dropped_most": max((rule.get("documents", 0) for _, rule in dropped), default=1) or 1,
-        "licences": sorted((corpus.get("licences") or {}).items())[:LICENCES_SHOWN],
-        "licences_left": len(corpus.get("licences") or {}) - LICENCES_SHOWN,
+        "card": card,
+        "lengths_figure": lengths_plotly(card["histogram"]) if card["histogram"] else None,
+        "main_language": card["main_language"],
+        "data_card": data["corpus"] is not None and not shown["measured"] and not shown["learning"],
+        "sections": shown,
+        "contents": CONTENTS,
+        "steps_left": steps_left(data),
         "created": show_time(data["run"].get("created")),
         "command": show_command(data["run"].get("command")),
         "facts": run_facts(data),
-        "examples_shown": EXAMPLES_SHOWN,
-        "problems_shown": PROBLEMS_SHOWN,
         "example_characters": EXAMPLE_CHARACTERS,
     }
+
+
+def sections(data: dict[str, Any]) -> dict[str, bool]:
+    """Which sections the page has.
+
+    A run with a model, or with measurements, has them all, and what is absent names its command. Any other run has
+    those that hold something.
+    """
+    begun = bool(data["training"] or data["evaluation"])
+    filled = {"plan": data["plan"], "corpus": data["corpus"], "rejected": data["corpus"]}
+    return {name: begun or name == "again" or filled.get(name) is not None for name, _ in CONTENTS}
+
+
+def steps_left(data: dict[str, Any]) -> list[tuple[str, str]]:
+    """What is still to do, in order: in words, and the key of its command."""
+    steps = (
+        ("Read, clean and judge the texts", "corpus", data["corpus"]),
+        ("Turn the text into tokens", "tokens", data["tokens"]),
+        ("See what a time budget allows", "plan", data["plan"]),
+        ("Train a model", "train", (data["training"] or {}).get("finished")),
+        ("Measure it beside its baselines", "evaluate", data["evaluation"]),
+    )
+    return [(what, key) for what, key, done in steps if not done]
 
 
 def curve_measurement(data: dict[str, Any]) -> dict[str, Any] | None:
@@ -213,6 +224,15 @@ def show_time(seconds: Any) -> str:
     if not isinstance(seconds, int | float):
         return ""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def show_part(share: float) -> str:
+    """A share as a percentage that never rounds something to nothing or a part to the whole."""
+    if 0 < share < 0.001:
+        return "<0.1%"
+    if 0.999 < share < 1:
+        return ">99.9%"
+    return f"{share:.1%}" if 0 < share < 0.1 or 0.99 < share < 1 else f"{share:.0%}"
 
 
 def show_command(command: Any) -> str:

@@ -54,6 +54,7 @@ def commands(path: str) -> dict[str, str]:
     return {
         "corpus": f"textmill corpus my_texts/ --out {place}",
         "tokens": f"textmill tokenize {place}",
+        "query": f'textmill corpus query "select source, characters from documents limit 20" --out {place}',
         "plan": f"textmill plan {place}",
         "train": f"textmill train {place}",
         "evaluate": f"textmill evaluate {place}",

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 COLOURS = {"model": "var(--model)", "baseline": "var(--baseline)", "compressor": "var(--compressor)"}
 TICKS = 5
+LARGEST = 1e300
 LABEL_GAP = 0.065
 """Smallest distance between two line labels, as a share of the figure's height."""
 
 
-def _plain(figure: go.Figure, **layout: Any) -> dict[str, Any]:
+def plain(figure: go.Figure, **layout: Any) -> dict[str, Any]:
     """The figure as JSON-able data, in the page's own style and without plotly's template."""
     import plotly.graph_objects as go
 
@@ -48,6 +49,11 @@ def _plain(figure: go.Figure, **layout: Any) -> dict[str, Any]:
     )
     figure.update_layout(**layout)
     return dict(json.loads(figure.to_json()))
+
+
+def is_number(value: Any) -> bool:
+    """Whether the value is a finite number that can be drawn (an int of 400 digits cannot)."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
 def _safe(text: Any) -> str:
@@ -156,7 +162,7 @@ def bars(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         hoverinfo="skip",
         showlegend=False,
     )
-    data = _plain(
+    data = plain(
         figure,
         showlegend=False,
         height=58 + 40 * len(drawn),
@@ -244,7 +250,7 @@ def curve(training: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> di
             text=f"{_safe(_short(line['label']))} {line['value']:.2f}",
             font={"color": "var(--soft)", "size": 12},
         )
-    data = _plain(
+    data = plain(
         figure,
         height=380,
         hovermode="closest",
@@ -305,7 +311,7 @@ def stages(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
             hoverinfo="text",
         )
     places, words = duration_ticks(top)
-    data = _plain(
+    data = plain(
         figure,
         height=90 + 44 * len(drawn),
         barmode="group",

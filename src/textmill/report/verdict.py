@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from textmill.base.settings import show_bytes, show_count, show_duration
+from textmill.base.settings import show_bytes, show_duration
+from textmill.report.card import mapping
+from textmill.report.corpus_verdict import corpus_caveats, corpus_sentence
+from textmill.report.figures import is_number
 
 SMALL_TEST_BYTES = 100_000
 SMALL_TEST_DOCUMENTS = 30
@@ -116,14 +119,12 @@ def _unmeasured(data: Mapping[str, Any]) -> str:
                 "text; it is not measured on unseen text yet, nor against any baseline."
             )
         return f"{doing}; it is not measured yet."
-    kept = (data.get("corpus") or {}).get("kept") or {}
-    if kept:
-        made = "tokenized" if data.get("tokens") else "ready"
-        return (
-            f"The corpus is {made}: {show_count(kept.get('documents', 0))} documents, "
-            f"{show_bytes(kept.get('bytes', 0))} of clean text; no model is trained from it yet."
-        )
-    return "This run is empty so far: it has no corpus, no tokens and no model yet."
+    if data.get("corpus"):
+        return corpus_sentence(data)
+    first = (data.get("commands") or {}).get("corpus")
+    return "This run is empty so far: it has no corpus, no tokens and no model yet" + (
+        f"; to begin, type: {first}" if first else "."
+    )
 
 
 def caveats(data: Mapping[str, Any]) -> list[str]:
@@ -143,13 +144,13 @@ def caveats(data: Mapping[str, Any]) -> list[str]:
             f"{best.get('step')} to {_number(points[-1]['bits_per_byte'])}: "
             "the model began to learn its training text by heart."
         )
-    kept = (data.get("corpus") or {}).get("kept") or {}
-    size = kept.get("bytes")
-    if size is not None and size < SMALL_CORPUS_BYTES:
+    size: Any = mapping(mapping(data.get("corpus")).get("kept")).get("bytes")
+    if is_number(size) and size < SMALL_CORPUS_BYTES:
         found.append(
             f"The corpus is small ({show_bytes(size)}): so little text teaches spelling and phrases, "
             "not knowledge. More text helps more than more time."
         )
+    found += corpus_caveats(data)
     plan = data.get("plan") or {}
     epochs = (plan.get("chosen") or {}).get("epochs")
     if isinstance(epochs, int | float) and epochs > MANY_EPOCHS:

@@ -9,6 +9,8 @@ __getattr__, __all__ = exports(
         "Tokenizer": "tokenizer",
         "StreamDecoder": "tokenizer",
         "train_tokenizer": "tokenizer",
+        "open_tokenizer": "opening",
+        "KINDS": "kinds",
         "choose_vocabulary": "vocabulary",
         "ShardWriter": "shards",
         "Shards": "shards",

@@ -62,7 +62,8 @@ class Batches:
 
     The split's documents in stored order are one ring of tokens. Each epoch cuts the ring into blocks at new
     places and visits them in a new order; rows flow over from one epoch into the next. Every epoch has each
-    token as a target exactly once, so no text is cropped away. Where the ring does not divide into whole
+    token as a target exactly once, so no text is cropped away. A corpus whose documents are in the order of a
+    curriculum is read in that order in the first epoch, and mixed in those after it. Where the ring does not divide into whole
     blocks, one block an epoch reaches back over tokens of the block before, and those targets are -1.
 
     Args:
@@ -104,6 +105,8 @@ class Batches:
         key = _mix(_mix(np.full(self.rows, self.seed % (1 << 64), dtype=np.uint64)) + epoch.astype(np.uint64))
         block = permute(index, self.blocks, key)
         offset = (_mix(key) % np.uint64(count)).astype(np.int64)
+        if self.shards.in_order:
+            block, offset = np.where(epoch == 0, index, block), np.where(epoch == 0, 0, offset)
         last = block == self.blocks - 1
         start = (offset + block * self.context - np.where(last, self._spare, 0)) % count
         window = np.stack([self._ring(int(first), self.context + 1) for first in start])

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,62 +32,107 @@ class ShardWriter:
         dtype: "uint16" or "uint32".
         document_end: the id written after every document.
         shard_tokens: tokens after which a new shard begins.
+        state: what `commit` returned, to go on from there; what was written after it is cut off.
     """
 
     def __init__(
-        self, folder: Path, split: str, dtype: str, document_end: int, shard_tokens: int = 100_000_000
+        self,
+        folder: Path,
+        split: str,
+        dtype: str,
+        document_end: int,
+        shard_tokens: int = 100_000_000,
+        state: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder, self.split, self.dtype = folder, split, np.dtype(dtype).newbyteorder("<")
         self.document_end, self.shard_tokens = document_end, shard_tokens
-        self.tokens = self.documents = self.bytes = 0
-        self._shards: list[dict[str, Any]] = []
-        self._stream: BinaryIO | None = None
-        self._ends = array("q")
-        self._filled = 0
+        self.bytes: int = state["bytes"] if state else 0
+        self._shards: list[dict[str, Any]] = list(state["shards"]) if state else []
+        self._filled: int = state["filled"] if state else 0
+        self._documents: int = state["documents"] if state else 0
+        self._ids: BinaryIO | None = None
+        self._ends: BinaryIO | None = None
+        if self._documents:
+            self._ids = self._reopen(".bin", self._filled * self.dtype.itemsize)
+            self._ends = self._reopen(".ends", self._documents * 8)
 
     def add(self, ids: Sequence[int] | np.ndarray, text_bytes: int) -> None:
         """Append one document (without its end token), `text_bytes` UTF-8 bytes long."""
-        if self._stream is not None and self._filled + len(ids) + 1 > self.shard_tokens:
-            self._finish_shard()
-        if self._stream is None:
-            self._stream = (self.folder / f"{self._name()}.bin").open("wb", buffering=1 << 20)
-        values = np.empty(len(ids) + 1, dtype=self.dtype)
-        values[:-1] = ids
-        values[-1] = self.document_end
-        self._stream.write(values.tobytes())
-        self._filled += len(values)
-        self._ends.append(self._filled)
+        self.add_many(np.asarray(ids, dtype=np.int64), np.array([0, len(ids)]), text_bytes)
+
+    def add_many(self, ids: np.ndarray, offsets: np.ndarray, text_bytes: int) -> None:
+        """Append documents whose ids (without end tokens) begin at `offsets` [n + 1], `text_bytes` long in all."""
+        if len(ids) and int(ids.max()) > np.iinfo(self.dtype).max:
+            raise OverflowError(f"an id of {int(ids.max())} does not fit into {self.dtype}")
+        flat = np.insert(ids, offsets[1:], self.document_end).astype(self.dtype, copy=False)
+        ends = np.cumsum(np.diff(offsets) + 1)
+        first = begin = 0
+        while first < len(ends):
+            last = int(np.searchsorted(ends, begin + self.shard_tokens - self._filled, side="right"))
+            if last <= first:
+                if self._filled:
+                    self._finish_shard()
+                    continue
+                last = first + 1
+            if self._ids is None or self._ends is None:
+                self._ids = self._path(".bin").open("wb", buffering=1 << 20)
+                self._ends = self._path(".ends").open("wb", buffering=1 << 16)
+            stop = int(ends[last - 1])
+            self._ids.write(flat[begin:stop].tobytes())
+            self._ends.write((ends[first:last] - begin + self._filled).astype("<i8").tobytes())
+            self._filled += stop - begin
+            self._documents += last - first
+            first, begin = last, stop
         self.bytes += text_bytes
+
+    def commit(self) -> dict[str, Any]:
+        """Bring everything to disk; what comes back is all that is needed to go on after it."""
+        for stream in (self._ids, self._ends):
+            if stream is not None:
+                _sync(stream)
+        return {
+            "shards": list(self._shards),
+            "filled": self._filled,
+            "documents": self._documents,
+            "bytes": self.bytes,
+        }
 
     def close(self) -> dict[str, Any]:
         """Finish the last shard and return this split's entry of `index.json`."""
         self._finish_shard()
         return {
             "shards": self._shards,
-            "tokens": self.tokens,
-            "documents": self.documents,
+            "tokens": sum(shard["tokens"] for shard in self._shards),
+            "documents": sum(shard["documents"] for shard in self._shards),
             "bytes": self.bytes,
         }
 
-    def _name(self) -> str:
-        return f"{self.split}-{len(self._shards):05d}"
+    def _path(self, suffix: str) -> Path:
+        return self.folder / f"{self.split}-{len(self._shards):05d}{suffix}"
+
+    def _reopen(self, suffix: str, size: int) -> BinaryIO:
+        stream = self._path(suffix).open("r+b")
+        stream.truncate(size)
+        stream.seek(size)
+        return stream
 
     def _finish_shard(self) -> None:
-        if self._stream is None:
+        if self._ids is None or self._ends is None:
             return
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
-        self._stream.close()
-        self._stream = None
-        name = self._name()
-        with (self.folder / f"{name}.ends.npy").open("wb") as stream:
-            np.save(stream, np.frombuffer(self._ends, dtype="<i8"))
-            stream.flush()
-            os.fsync(stream.fileno())
-        self._shards.append({"file": f"{name}.bin", "tokens": self._filled, "documents": len(self._ends)})
-        self.tokens += self._filled
-        self.documents += len(self._ends)
-        self._filled, self._ends = 0, array("q")
+        for stream in (self._ids, self._ends):
+            _sync(stream)
+            stream.close()
+        self._ids = self._ends = None
+        with self._path(".ends.npy").open("wb") as stream:
+            np.save(stream, np.fromfile(self._path(".ends"), dtype="<i8"))
+            _sync(stream)
+        self._shards.append({"file": self._path(".bin").name, "tokens": self._filled, "documents": self._documents})
+        self._filled = self._documents = 0
+
+
+def _sync(stream: BinaryIO) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())
 
 
 class Shards:
@@ -104,6 +148,7 @@ class Shards:
         bytes: UTF-8 bytes of their text.
         vocabulary: number of token ids, V.
         document_end: the id after every document.
+        in_order: whether the documents are in the order of a curriculum.
     """
 
     def __init__(self, folder: Path | str, split: str) -> None:
@@ -122,6 +167,7 @@ class Shards:
                 fix=f"Splits: {', '.join(index['splits'])}.",
             )
         entry = index["splits"][split]
+        self.in_order: bool = index.get("order", "mixed") != "mixed"
         self.tokens: int = entry["tokens"]
         self.documents: int = entry["documents"]
         self.bytes: int = entry["bytes"]

@@ -1,7 +1,7 @@
-"""Byte-level BPE: train it, encode, decode, stream. Wraps the `tokenizers` library; writes tokenizer.json.
+"""The tokenizer: train, load, encode, decode, stream. Wraps the `tokenizers` library; reads and writes tokenizer.json.
 
-Every one of the 256 bytes is a token, nothing is normalized, and text never becomes a special token: any
-string comes back exactly as it went in, even one that spells out `<|end|>`. (A tokenizer.json opened by
+Every one of the 256 bytes is a token of our own kinds, nothing is normalized, and text never becomes a special token:
+any string comes back exactly as it went in, even one that spells out `<|end|>`. (A tokenizer.json opened by
 `transformers` does match special tokens inside text, as every tokenizer does there; `encode` never does.)
 """
 
@@ -9,115 +9,44 @@ from __future__ import annotations
 
 import codecs
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tokenizers
-from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
 from textmill.base.errors import Failure, UsageError
 from textmill.base.files import write_atomic, write_json
 from textmill.base.progress import Progress
+from textmill.corpus.texts import Texts
+from textmill.tokens.encoders import CharacterEncoder, Encoder, LibraryEncoder, fastest_encoder
+from textmill.tokens.kinds import KINDS, train_library
+from textmill.tokens.special import CHAT_TEMPLATE, END, MULTIPLE, PAD, ROLES, SPECIAL_TOKENS, TURN_END, round_vocabulary
+from textmill.tokens.splitting import CHARACTER_PATTERN, FIRST_PATTERN, SPLIT_PATTERN, cut
+from textmill.tokens.vocabulary_bytes import steps, token_bytes, unknown_token
 
-END = "<|end|>"
-"""Ends every document; also what every document begins after."""
-PAD = "<|pad|>"
-TURN_END = "<|turn_end|>"
-ROLES = ("system", "user", "assistant")
-_NAMED = (END, PAD, *(f"<|{role}|>" for role in ROLES), TURN_END)
-SPECIAL_TOKENS: tuple[str, ...] = (*_NAMED, *(f"<|reserved_{i}|>" for i in range(16 - len(_NAMED))))
-"""The special tokens, at ids 0 to 15."""
+__all__ = [
+    "END",
+    "KINDS",
+    "MULTIPLE",
+    "PAD",
+    "SPECIAL_TOKENS",
+    "TURN_END",
+    "StreamDecoder",
+    "Tokenizer",
+    "describe_token",
+    "round_vocabulary",
+    "train_tokenizer",
+]
 
-MULTIPLE = 64
-"""Vocabularies are multiples of this, which matrix multiplication is fastest at."""
-SMALLEST_VOCABULARY = -(-(len(SPECIAL_TOKENS) + 256) // MULTIPLE) * MULTIPLE
-LARGEST_VOCABULARY = 65_536
-
-SPLIT_PATTERN = "|".join(
-    (
-        r"['’](?i:s|t|re|ve|m|ll|d)(?![\p{L}\p{M}])",  # English contractions
-        r" ?[\p{L}\p{M}]{1,64}",  # a word with its space; the bounds keep one 500 MB "word" from existing
-        r"\p{N}{1,2}",  # digits in pairs: a small vocabulary cannot afford all triples
-        r" ?[^\s\p{L}\p{M}\p{N}]{1,64}[\r\n]{0,8}",
-        r"\s{0,64}[\r\n]{1,64}",
-        r"\s{1,64}(?!\S)",
-        r"\s{1,64}",
-    )
-)
-"""Merges never cross these pieces. After GPT-4's pattern, for small vocabularies."""
-
-LONGEST_TOKEN = 64
-"""Bytes in the longest token, so that rules and boilerplate do not become giant tokens."""
-
-CHUNK_CHARACTERS = 65_536
-"""Longer texts are encoded in chunks of this size: bounded memory, and one document keeps all cores busy."""
-
-_CALL_CHARACTERS = 2_000_000
-"""Text given to the library at a time; it holds about 30 times as much memory until the call is over."""
-
-_BOUNDARY = re.compile(r"(?<=\w)(?= \w)|(?<=\n)(?=\w)|(?<=[\u4e00-\u9fff])(?=[。，、！？；：])")
-"""Places where SPLIT_PATTERN cuts whatever stands around them, so that chunking there changes no token."""
-
-CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}"
-    "{{ '<|' + message['role'] + '|>' + message['content'] + '<|turn_end|>' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-)
-
-
-def _byte_of_character() -> dict[str, int]:
-    """The byte that each character of GPT-2's printable byte alphabet stands for."""
-    printable = [
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("¡"), ord("¬") + 1),
-        *range(ord("®"), ord("ÿ") + 1),
-    ]
-    table = {chr(byte): byte for byte in printable}
-    others = (byte for byte in range(256) if chr(byte) not in table)
-    table.update({chr(256 + i): byte for i, byte in enumerate(others)})
-    return table
-
-
-def round_vocabulary(size: int) -> int:
-    """`size` rounded up to a multiple of 64, checked against what is possible."""
-    rounded = -(-size // MULTIPLE) * MULTIPLE
-    if not SMALLEST_VOCABULARY <= rounded <= LARGEST_VOCABULARY:
-        raise UsageError(
-            f"A vocabulary of {size:,} is not possible.",
-            f"It holds {len(SPECIAL_TOKENS)} special tokens, 256 bytes and the merges, at most "
-            f"{LARGEST_VOCABULARY:,} in all.",
-            f"Choose from {SMALLEST_VOCABULARY:,} to {LARGEST_VOCABULARY:,}; 2048 to 65536 is usual.",
-        )
-    return rounded
-
-
-def _chunks(text: str) -> Iterator[str]:
-    """`text` in pieces of about CHUNK_CHARACTERS, cut where the tokens stay the same."""
-    start = 0
-    while len(text) - start > CHUNK_CHARACTERS + CHUNK_CHARACTERS // 4:
-        middle = start + CHUNK_CHARACTERS
-        # A boundary looks one character back, so the search begins in the middle of the text, not of a slice.
-        found = _BOUNDARY.search(text, middle, middle + CHUNK_CHARACTERS // 4)
-        stop = found.start() if found else middle
-        yield text[start:stop]
-        start = stop
-    yield text[start:]
-
-
-def _well_formed(text: str) -> str:
-    """`text` with lone surrogates, which no UTF-8 can hold, replaced by U+FFFD."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+_SMALL_CALL = 20_000
+"""Bytes below which getting the fast encoder ready would take longer than the library's own."""
 
 
 class Tokenizer:
-    """A trained byte-level BPE tokenizer.
+    """A tokenizer of any kind, our own or one made elsewhere.
 
     Args:
         library: the `tokenizers.Tokenizer` behind it.
@@ -126,7 +55,9 @@ class Tokenizer:
         vocabulary: number of token ids, V, a multiple of 64.
         special: id of each special token, by name.
         document_end: id of `<|end|>`.
-        byte_lengths: int64 [V], UTF-8 bytes that each token stands for (0 for special tokens).
+        unknown: id of the token for what the vocabulary lacks; None where nothing can be lacking.
+        lossless: whether any text comes back exactly. Our own kinds all do that.
+        byte_lengths: int64 [V], UTF-8 bytes that each token stands for (0 for special tokens and the unknown).
     """
 
     def __init__(self, library: tokenizers.Tokenizer) -> None:
@@ -134,23 +65,47 @@ class Tokenizer:
         library.no_padding()
         library.no_truncation()
         self.library = library
-        self.vocabulary: int = library.get_vocab_size(with_added_tokens=True)
         added = library.get_added_tokens_decoder()
         self.special: dict[str, int] = {token.content: i for i, token in sorted(added.items()) if token.special}
         if END not in self.special:
             raise Failure(
                 f"This tokenizer has no {END} token.",
                 "It was not made by Textmill.",
-                "Make one with: textmill tokenize RUN",
+                "Take it over with: textmill tokenize RUN --tokenizer PATH",
             )
         self.document_end = self.special[END]
-        alphabet = _byte_of_character()
+        self._definition = json.loads(library.to_str())
+        tokens = library.get_vocab(with_added_tokens=True)
+        self.vocabulary: int = max(tokens.values()) + 1
         self._pieces: list[bytes] = [b""] * self.vocabulary
-        specials = set(self.special.values())
-        for token, i in library.get_vocab(with_added_tokens=True).items():
-            if i not in specials:
-                self._pieces[i] = bytes(alphabet[character] for character in token)
+        for i, piece in token_bytes(self._definition, tokens, set(self.special.values())).items():
+            self._pieces[i] = piece
         self.byte_lengths: np.ndarray = np.array([len(piece) for piece in self._pieces], dtype=np.int64)
+        splits = [step["pattern"] for step in steps(self._definition["pre_tokenizer"]) if step["type"] == "Split"]
+        self._own = bool(splits) and splits[0].get("Regex") in (SPLIT_PATTERN, FIRST_PATTERN, CHARACTER_PATTERN)
+        self.lossless = self._is_lossless()
+        unknown = unknown_token(self._definition)
+        self.unknown: int | None = None if unknown is None or self.lossless else tokens.get(unknown)
+
+    @property
+    def kind(self) -> str:
+        """What its tokens are: one of KINDS."""
+        model = self._definition["model"]
+        if model["type"] == "BPE" and model.get("ignore_merges") and not model["merges"]:
+            if isinstance(self.encoder, CharacterEncoder):
+                return "character"
+            return "word" if int(self.byte_lengths.max()) > 1 else "byte"
+        return {"BPE": "bpe", "WordLevel": "word"}.get(model["type"], str(model["type"]).lower())
+
+    def _is_lossless(self) -> bool:
+        """Byte-level, nothing normalized, a token for every byte: then nothing can be lost."""
+        levels = [step for step in steps(self._definition["pre_tokenizer"]) if step["type"] == "ByteLevel"]
+        if self._definition["normalizer"] or not levels or any(level["add_prefix_space"] for level in levels):
+            return False
+        model = self._definition["model"]
+        if (model["type"] == "WordPiece" and not self._own) or model["type"] == "WordLevel":
+            return False
+        return {bytes([byte]) for byte in range(256)} <= set(self._pieces)
 
     @classmethod
     def load(cls, path: Path | str) -> Tokenizer:
@@ -169,8 +124,6 @@ class Tokenizer:
             return cls(tokenizers.Tokenizer.from_str(text))
         except Failure:
             raise
-        except (KeyError, ValueError) as error:
-            raise Failure(f"{file} is not a byte-level tokenizer.", str(error)) from error
         except Exception as error:  # the library raises bare Exception for a damaged file
             raise Failure(
                 f"{file} is damaged.", str(error), "Delete its folder and type the same command again."
@@ -197,6 +150,11 @@ class Tokenizer:
         """The contents of tokenizer.json."""
         return str(self.library.to_str(pretty=True)) + "\n"
 
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The fastest encoder that gives the library's ids."""
+        return fastest_encoder(self.library)
+
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`; special tokens never among them."""
         return self.encode_batch([text])[0]
@@ -207,33 +165,22 @@ class Tokenizer:
 
     def encode_arrays(self, texts: Sequence[str]) -> list[np.ndarray]:
         """As `encode_batch`, each text's ids as uint32, which takes a tenth of the memory."""
-        owners: list[int] = []
-        chunks: list[str] = []
-        held = 0
-        parts: list[list[np.ndarray]] = [[] for _ in texts]
+        ids, offsets = self.encode_texts(Texts.from_bytes([_utf8(text) for text in texts]))
+        return [ids[start:stop] for start, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)]
 
-        def encode_held() -> None:
-            for owner, ids in zip(owners, self._encode_chunks(chunks), strict=True):
-                parts[owner].append(ids)
+    def encode_texts(self, texts: Texts) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of many texts in one buffer, on all cores; special tokens never among them.
 
-        for number, text in enumerate(texts):
-            for chunk in _chunks(text):
-                owners.append(number)
-                chunks.append(chunk)
-                held += len(chunk)
-                if held >= _CALL_CHARACTERS:
-                    encode_held()
-                    owners, chunks, held = [], [], 0
-        encode_held()
-        return [part[0] if len(part) == 1 else np.concatenate(part) for part in parts]
-
-    def _encode_chunks(self, chunks: list[str]) -> list[np.ndarray]:
-        try:
-            found = self.library.encode_batch_fast(chunks, add_special_tokens=False)
-        except (TypeError, UnicodeEncodeError):
-            well_formed = [_well_formed(chunk) for chunk in chunks]
-            found = self.library.encode_batch_fast(well_formed, add_special_tokens=False)
-        return [np.array(encoding.ids, dtype=np.uint32) for encoding in found]
+        Returns:
+            ids uint32 [tokens] of all texts, and int64 [n + 1], where those of each begin.
+        """
+        places: Any = slice(None)
+        chunks = texts
+        if self._own:  # another pattern may look across any place where a text could be cut
+            chunks, places = cut(texts)
+        small = "encoder" not in self.__dict__ and len(texts.data) < _SMALL_CALL
+        ids, offsets = (LibraryEncoder(self.library) if small else self.encoder).encode(chunks)
+        return ids, offsets[places]
 
     def chat(self, messages: Iterable[Mapping[str, str]], reply: bool = True) -> list[int]:
         """Token ids of a conversation, as `chat_template` gives them, but text cannot forge a special token.
@@ -286,47 +233,40 @@ class StreamDecoder:
         return self._decoder.decode(b"", final=True)
 
 
-def train_tokenizer(texts: Iterable[str], vocabulary: int, progress: Progress | None = None) -> Tokenizer:
-    """Train byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909) on `texts`.
+def train_tokenizer(
+    texts: Iterable[str], vocabulary: int, progress: Progress | None = None, kind: str = "bpe"
+) -> Tokenizer:
+    """Train a tokenizer on `texts`.
 
     Args:
         texts: the training text, read once, in pieces of any size.
         vocabulary: token ids asked for, special tokens and bytes included; rounded up to a multiple of 64.
-            Text too small for that many merges gives a smaller vocabulary, filled up to a multiple of 64 with
-            unused special tokens.
+            Text too small for that many gives a smaller vocabulary, filled up to a multiple of 64 with unused
+            special tokens.
         progress: where to report.
+        kind: one of `KINDS`.
     """
     size = round_vocabulary(vocabulary)
-    library = tokenizers.Tokenizer(models.BPE())
-    library.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
-        [
-            pre_tokenizers.Split(Regex(SPLIT_PATTERN), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    library.decoder = decoders.ByteLevel()  # type: ignore[assignment]
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        min_frequency=2,
-        show_progress=False,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        max_token_length=LONGEST_TOKEN,
-    )
     with (progress or Progress("quiet")).task("Training the tokenizer", unit="B") as task:
 
         def read() -> Iterator[str]:
             for text in texts:
-                for chunk in _chunks(text):
-                    piece = _well_formed(chunk)
-                    task.advance(len(piece.encode()))
-                    yield piece
+                chunks, _ = cut(Texts.from_bytes([_utf8(text)]))
+                for row in range(len(chunks)):
+                    yield chunks.string(row)
+                task.advance(len(chunks.data))
 
-        library.train_from_iterator(read(), trainer=trainer)
-        missing = -library.get_vocab_size(with_added_tokens=True) % MULTIPLE
-        library.add_special_tokens([f"<|unused_{i}|>" for i in range(missing)])
-        task.update(task.done, f"vocabulary {library.get_vocab_size(with_added_tokens=True):,}")
-    return Tokenizer(library)
+        tokenizer = Tokenizer(train_library(kind, read(), size))
+        task.update(task.done, f"vocabulary {tokenizer.vocabulary:,}")
+    return tokenizer
+
+
+def _utf8(text: str) -> bytes:
+    """The bytes of `text`; lone surrogates, which no UTF-8 can hold, become U+FFFD."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
 
 
 def describe_token(tokenizer: Tokenizer, token: int) -> str:
