@@ -444,7 +444,7 @@ def test_people_are_told_counts_by_source_format_and_rule(folder: Path) -> None:
     words = ("source", "mixed/speech.jsonl", "mixed/note.txt", "mixed/broken/lines.jsonl", "--out", "shown")
     ended = textmill("corpus", *words, "--small-corpus", 0, cwd=folder)
     assert ended.returncode == 0, ended.stderr
-    for word in ("source", "mixed/speech.jsonl", "python", "jsonl", "too_short", "lines.jsonl", "train"):
+    for word in ("source", "mixed/speech.jsonl", ".py", "jsonl", "too_short", "lines.jsonl", "train"):
         assert word in ended.stdout
 
 

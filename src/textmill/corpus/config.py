@@ -25,8 +25,8 @@ class CorpusConfig:
 
     extractor: Literal["fast", "precise", "none"] = "fast"
     """How HTML becomes text. fast keeps the main content, because menus and footers repeat on every page and teach
-    nothing; precise does so more strictly, and many times slower (pip install "textmill[precise]"); none keeps
-    everything that a reader of the page would see."""
+    nothing; precise does so a little more strictly and loses a little more; none keeps everything that a reader of
+    the page would see."""
 
     max_document_characters: int = 500_000
     """A document longer than twice this is cut into pieces of about this many characters, at a blank line

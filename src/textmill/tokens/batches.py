@@ -62,9 +62,9 @@ class Batches:
 
     The split's documents in stored order are one ring of tokens. Each epoch cuts the ring into blocks at new
     places and visits them in a new order; rows flow over from one epoch into the next. Every epoch has each
-    token as a target exactly once, so no text is cropped away. A corpus whose documents are in the order of a
-    curriculum is read in that order in the first epoch, and mixed in those after it. Where the ring does not divide into whole
-    blocks, one block an epoch reaches back over tokens of the block before, and those targets are -1.
+    token as a target exactly once, so no text is cropped away. Where the ring does not divide into whole blocks, one
+    block an epoch reaches back over tokens of the block before, and those targets are -1. A corpus whose documents
+    are in the order of a curriculum is read in that order in the first epoch, and mixed in those after it.
 
     Args:
         shards: the training split.

@@ -11,13 +11,22 @@ from typing import Any
 
 import numpy as np
 
-NAVIGATION = [
-    ".navheader", ".navfooter", ".navbar", "[class*='-navbar']", "[class*='breadcrumb']", "[class*='pagination']",
-    "[class*='toctree-nav']", "[class*='skip-link']", "[class*='sr-only']", "[role='navigation']", "[role='search']",
-    ".headerlink", ".editsection", ".mw-editsection", ".printfooter", ".noprint", "#toc", "#jump-to-nav", "#siteSub",
-    "#contentSub", "#catlinks",
-]  # fmt: skip
-"""Elements that hold ways to other pages, by the names that generators and web designers give them."""
+NAVIGATION = {
+    "navheader": ".navheader",
+    "navfooter": ".navfooter",
+    "navbar": ".navbar, [class*='-navbar']",
+    "breadcrumb": "[class*='breadcrumb']",
+    "pagination": "[class*='pagination']",
+    "headerlink": ".headerlink",
+    "editsection": ".editsection, .mw-editsection",
+    "printfooter": ".printfooter",
+}
+"""Elements that hold ways to other places, by the names that generators and web designers give them: a word that is in
+the source of every page with such elements, and their selector. Matching a selector at every element takes time, and
+most pages do not even hold the word. What elements and roles themselves call navigation, Resiliparse leaves out."""
+
+ROLES = ["nav", "[role='navigation']", "[role='search']"]
+"""The same by their own account; these stay out where all text is taken for want of a main content."""
 
 CONTENTS = [".toc", ".contents", ".toctree-wrapper", ".table-of-contents", "[class*='related-']", "[class*='see-also']"]
 """Lists of what stands elsewhere: precise leaves them out too."""
@@ -39,13 +48,9 @@ LINKED = 0.6
 LINKED_ALONE = 0.8
 """precise: lines of which a larger share is linked are navigation when they follow each other, or stand alone."""
 
-LOST = 0.25
-"""With less than this share of the page's unlinked text, the main content was not found."""
+LEAST = 0.25
+"""precise: of a page without main content, what is left after that must be at least this share."""
 
-_CHECK_BELOW = 0.05
-"""The share is looked at when the text is shorter than this share of the page's source; ordinary pages are not."""
-
-_NAME = re.compile(r"[\w-]{3,}(?=\W*$)")
 _TAG = re.compile(r"<[^<>]*>")
 _SENTENCE = re.compile(r"[a-zà-ÿ\u0400-\u04ff)”\"][.!?](?=[\s<])|[。！？]")
 _LINK = re.compile(r"<a\s[^<>]{0,4000}>(.{0,4000}?)</a>", re.S | re.I)
@@ -95,9 +100,6 @@ def _check_depth(page: str) -> None:
             raise TooDeep(f"elements nested {deepest} deep")
 
 
-_NAMED = [(selector, match.group()) for selector in NAVIGATION if (match := _NAME.search(selector))]
-
-
 def html_text(page: str, extractor: str = "fast") -> str:
     """Readable text of an HTML page.
 
@@ -114,8 +116,7 @@ def html_text(page: str, extractor: str = "fast") -> str:
         return _extract(page)
     from resiliparse.parse.html import HTMLTree
 
-    # Matching a selector at every element takes time; most pages do not even hold its name.
-    skip = [selector for selector, name in _NAMED if name in page]
+    skip = [selector for word, selector in NAVIGATION.items() if word in page]
     precise = extractor == "precise"
     tree = HTMLTree.parse(_with_marks(page) if precise else page)
     if tree.body is None:
@@ -126,13 +127,8 @@ def html_text(page: str, extractor: str = "fast") -> str:
         return _precise(tree, page, skip)
     text = _extract(tree, main_content=True, skip_elements=skip)
     if not text.strip():
-        text = _extract(tree, skip_elements=skip)
+        text = _extract(tree, skip_elements=skip + ROLES)
         return text if text.strip() else _extract(tree)
-    if len(text) < _CHECK_BELOW * len(page):
-        unlinked = _extract(tree, skip_elements=[*skip, "a"], list_bullets=False, preserve_formatting=False)
-        if len(text) < LOST * len(unlinked):
-            found = _without_link_lists(_extract(HTMLTree.parse(_with_marks(page)), skip_elements=skip))
-            text = found if len(found) > len(text) else text
     return text
 
 
@@ -142,8 +138,8 @@ def _precise(tree: Any, page: str, skip: list[str]) -> str:
         text = _without_link_lists(_extract(tree, main_content=True, skip_elements=left_out))
         if text.strip():
             return text
-    text = _without_link_lists(_extract(tree, skip_elements=skip))
-    return text if len(text) > LOST * len(_extract(page)) else ""
+    text = _without_link_lists(_extract(tree, skip_elements=skip + ROLES))
+    return text if len(text) > LEAST * len(_extract(page)) else ""
 
 
 def _extract(page: Any, **options: Any) -> str:

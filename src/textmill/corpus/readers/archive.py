@@ -45,7 +45,9 @@ def _refused(name: str) -> str:
 
 
 def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+    return any(
+        (part.startswith(".") and part != "..") or part == "__MACOSX" for part in name.replace("\\", "/").split("/")
+    )
 
 
 def _zip_members(archive: zipfile.ZipFile, packed: int) -> list[Member]:
@@ -129,7 +131,7 @@ def members(reading: Reading) -> Found:
     except Bomb as error:
         reading.problem(f"refused: {error}")
         return
-    except (*BROKEN, zipfile.BadZipFile, tarfile.TarError, NotImplementedError, ValueError, RuntimeError) as error:
+    except (*BROKEN, NotImplementedError, ValueError, RuntimeError) as error:
         reading.problem(f"cannot be read: {getattr(error, 'strerror', None) or error}")
         return
     reading.tally.bytes += reading.raw_bytes
@@ -153,7 +155,7 @@ def _zip(stream: BinaryIO, reading: Reading) -> Found:
             try:
                 with archive.open(infos[at]) as member:
                     yield from _documents(cast(BinaryIO, member), inner)
-            except (*BROKEN, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+            except (*BROKEN, NotImplementedError, RuntimeError) as error:
                 inner.problem(f"cannot be read: {error}")
 
 

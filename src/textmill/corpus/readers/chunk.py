@@ -4,14 +4,13 @@ only temporary copies."""
 from __future__ import annotations
 
 import importlib
-import struct
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from typing import BinaryIO, cast
 
 import pyarrow as pa
 
-from textmill.base.errors import TextmillError
+from textmill.base.errors import Interrupted, TextmillError
 from textmill.corpus.chunks import Chunk
 from textmill.corpus.config import CorpusConfig
 from textmill.corpus.formats import HTML, LINES, PROSE, TABLES, kind_name
@@ -50,6 +49,8 @@ def documents_of(stream: BinaryIO, reading: Reading) -> Iterator[Drafts | Row]:
     module = importlib.import_module(f"textmill.corpus.readers.{READERS.get(reading.item.kind, 'prose')}")
     try:
         yield from module.read(stream, reading)
+    except (Unreadable, Interrupted):
+        raise
     except BROKEN as error:
         raise Unreadable(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except Bomb as error:
@@ -58,7 +59,7 @@ def documents_of(stream: BinaryIO, reading: Reading) -> Iterator[Drafts | Row]:
         raise Unreadable(f"{error.what} {error.fix}") from error
     except pa.ArrowException as error:
         raise Unreadable(f"cannot be read: {str(error).splitlines()[0][:150]}") from error
-    except (ValueError, KeyError, IndexError, AttributeError, TypeError, RecursionError, struct.error) as error:
+    except Exception as error:
         # A library stumbled over a broken file. Other files are still good.
         raise Unreadable(f"cannot be read ({type(error).__name__}): {str(error)[:150]}") from error
 

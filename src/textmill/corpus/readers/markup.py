@@ -15,6 +15,10 @@ DEEPEST = 200
 
 _BLOCK = 1 << 18
 _CHARACTER = re.compile(r"&#(x[0-9a-fA-F]{1,6}|[0-9]{1,7});")
+_REFERENCE = re.compile("&([^;&#]+);")
+_LAYERS = 2
+"""Entities built of entities of plain text are usual in a document type; more layers only serve to explode."""
+
 _PLAIN_ENTITY = 200
 """An entity that stands for text up to this length, without another entity in it, is replaced; no other is."""
 
@@ -43,6 +47,7 @@ class Events:
     ) -> None:
         self._start, self._end, self._text = start, end, text
         self._entities: dict[str, str] = {}
+        self._layers: dict[str, int] = {}
         self._depth = 0
         parser = expat.ParserCreate()
         parser.buffer_text = True
@@ -67,6 +72,8 @@ class Events:
         self._end(_local(name))
 
     def _declared(self, name: str, parameter: int, value: str | None, *_: object) -> None:
+        if not parameter and value is not None:
+            self._layers[name] = 1 + max((self._layers.get(one, 0) for one in _REFERENCE.findall(value)), default=0)
         if not parameter and value is not None and len(value) <= _PLAIN_ENTITY and not set("&<%") & set(value):
             self._entities[name] = value
 
@@ -75,6 +82,8 @@ class Events:
             self._entity(data[1:-1])
 
     def _entity(self, name: str) -> None:
+        if self._layers.get(name, 0) > _LAYERS:
+            raise Unreadable(f"refused: the entity {name} is built of entities {_LAYERS + 1} layers deep, a bomb")
         value = self._entities.get(name) or html5.get(name + ";", "")
         if value:
             self._text(value)

@@ -7,7 +7,9 @@ import bz2
 import gzip
 import io
 import lzma
+import tarfile
 import tempfile
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,8 +30,10 @@ times smaller, logs up to 100 times; deflate's limit, which bombs come close to,
 
 _XZ_MEMORY = 256 << 20
 
-BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
-"""A damaged compressed file shows itself in one of these."""
+BROKEN = (
+    OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, zipfile.BadZipFile, tarfile.TarError,
+)  # fmt: skip
+"""A damaged compressed file or archive shows itself in one of these."""
 
 
 class Bomb(Exception):
