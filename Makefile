@@ -4,6 +4,7 @@
 #   make test     the whole test suite
 #   make lint     ruff, mypy, import-linter
 #   make bench    bits per byte against wall clock, beside a GPT-2 trained the usual way
+#   make bench-corpus   milling, rules, duplicates, HTML, tokenizers and privacy beside their peers (about an hour)
 #   make lock     compute requirements.lock anew from pyproject.toml
 #   make browser  install Chromium, which one test of the report looks through (Debian, Ubuntu)
 #   make clean    remove the environment and every cache; runs/ stays
@@ -14,7 +15,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint bench lock browser clean
+.PHONY: help setup demo test lint bench bench-corpus lock browser clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -78,6 +79,29 @@ lint: setup
 
 bench: setup
 	@$(BIN)/python -m bench
+
+# The peers live in an environment of their own: they pin other versions than we do.
+PEERS := .peers
+DOCUMENTS := runs/bench-corpus/en.jsonl
+
+$(PEERS)/.made:
+	@$(VENV)/bin/python -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet 'datatrove[processing,io]==0.10.1' spacy tokenizers orjson regex
+	@touch $@
+
+$(DOCUMENTS): | setup
+	@$(BIN)/python -m bench.debian_docs --out runs/bench-corpus --cache runs/bench-packages --workers 2 --html
+
+bench-corpus: setup $(PEERS)/.made $(DOCUMENTS)
+	@$(BIN)/python -m pip install --quiet rustbpe trafilatura
+	@$(BIN)/python -m bench.milling --documents $(DOCUMENTS) --oracle-python $(PEERS)/bin/python --out runs/bench
+	@$(BIN)/python -m bench.rules --documents $(DOCUMENTS) --oracle-python $(PEERS)/bin/python
+	@$(BIN)/python -m bench.dedup --documents $(DOCUMENTS) --oracle-python $(PEERS)/bin/python --out runs/bench
+	@$(BIN)/python -m bench.html --cache runs/bench-packages
+	@$(BIN)/python -m bench.tokens --documents $(DOCUMENTS)
+	@$(BIN)/python -m bench.privacy $(DOCUMENTS) --datatrove $(PEERS)/bin/python --out runs/bench
+	@$(BIN)/python -m bench.scaling workers --documents $(DOCUMENTS) --out runs/bench
+	@$(BIN)/python -m bench.scaling determinism --documents $(DOCUMENTS) --out runs/bench
 
 lock: | $(VENV)/.made
 	@$(BIN)/python -m pip install --quiet pip-tools

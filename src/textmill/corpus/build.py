@@ -342,7 +342,7 @@ def _write(
     if rows.size.sum() < SMALL_BYTES and workforce.engine == "local" and workforce.workers is None:
         workforce = Workforce("local", 1)
     with progress.task("Writing", float(rows.size.sum()), "B") as task:
-        for at, _ in run_jobs(assemble.assemble_chunk, jobs, workforce.engine, workforce.workers):
+        for at, _ in run_jobs(assemble.assemble_chunk, jobs, workforce.engine, workforce.workers, threads=True):
             begin, end = chunks.starts[jobs[at].number], chunks.starts[jobs[at].number + 1]
             task.advance(float(rows.size[begin:end].sum()))
 

@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Literal, TypeVar
 
@@ -109,8 +109,22 @@ def _ray(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int | 
             ray.shutdown()
 
 
+def _threads(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, Result]]:
+    with ThreadPoolExecutor(workers) as pool:
+        running = {pool.submit(function, job): number for number, job in enumerate(jobs)}
+        try:
+            while running:
+                yield from _finished(running)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
 def run_jobs(
-    function: Callable[[Job], Result], jobs: Sequence[Job], engine: Engine = "local", workers: int | None = None
+    function: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    engine: Engine = "local",
+    workers: int | None = None,
+    threads: bool = False,
 ) -> Iterator[tuple[int, Result]]:
     """Results of `function` for every job as they finish, each with its job's number.
 
@@ -119,6 +133,8 @@ def run_jobs(
         jobs: picklable.
         engine: "local" for this machine's processes, "ray" for a Ray cluster.
         workers: processes, or Ray tasks at a time (None: all cores, or whatever the cluster has).
+        threads: the work is done by libraries that leave the interpreter free, so local workers may be threads, which
+            start at once.
 
     Raises:
         UsageError: Ray is not installed.
@@ -134,4 +150,4 @@ def run_jobs(
         for number, job in enumerate(jobs):
             yield number, function(job)
         return
-    yield from _local(function, jobs, count)
+    yield from (_threads if threads else _local)(function, jobs, count)
