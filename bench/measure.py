@@ -1,8 +1,10 @@
 """What a command costs: CPU seconds, wall seconds and peak memory of its whole process tree. Starts processes.
 
 Linux only: the measuring process adopts every orphan of the command (PR_SET_CHILD_SUBREAPER), so that the time of
-daemons and of workers that nobody waited for is counted too. Memory is the sum of the resident sets of all processes
-of the tree, read twenty times a second; pages that processes share count once for each, so it errs upwards.
+daemons and of workers that nobody waited for is counted too. Memory is read twenty times a second, in two ways. The
+sum of the resident sets of all processes of the tree counts pages that processes share once for each. The sum of the
+proportional sets (PSS) counts every page once, so it is what the command needs of the machine; since reading it holds
+the processes up for milliseconds, it is read twice a second at most, where the first sum is near its peak.
 """
 
 from __future__ import annotations
@@ -29,6 +31,10 @@ PR_SET_CHILD_SUBREAPER = 36
 """From linux/prctl.h."""
 INTERVAL = 0.05
 """Seconds between two readings of memory."""
+PSS_INTERVAL = 0.5
+"""Seconds at least between two readings of proportional sets."""
+NEAR = 0.9
+"""Share of the highest sum of resident sets from which on the proportional sets are read too."""
 GRACE = 10.0
 """Seconds that processes left over by a command may go on before they are ended."""
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -42,7 +48,8 @@ class Usage:
         code: exit status.
         wall: seconds from start to exit of the command itself.
         cpu: user and system seconds of all its processes.
-        peak_rss: bytes.
+        peak_rss: bytes, shared pages once for each process.
+        peak_pss: bytes, every page once.
         output: what it wrote to standard output.
         errors: the last 4,000 characters of standard error.
     """
@@ -51,6 +58,7 @@ class Usage:
     wall: float
     cpu: float
     peak_rss: int
+    peak_pss: int
     output: str
     errors: str
 
@@ -71,6 +79,7 @@ class Usage:
             self.wall + later.wall,
             self.cpu + later.cpu,
             max(self.peak_rss, later.peak_rss),
+            max(self.peak_pss, later.peak_pss),
             f"{self.output.rstrip()}\n{later.output}",
             self.errors + later.errors,
         )
@@ -78,21 +87,17 @@ class Usage:
 
 def descendants(root: int) -> set[int]:
     """Process ids of all that run below `root`, itself not among them."""
-    parents: dict[int, list[int]] = {}
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            try:
-                stat = Path(entry.path, "stat").read_bytes()
-            except OSError:
-                continue
-            parents.setdefault(int(stat.rpartition(b")")[2].split()[1]), []).append(int(entry.name))
     found: set[int] = set()
     waiting = [root]
     while waiting:
-        for child in parents.get(waiting.pop(), ()):
-            if child not in found:
-                found.add(child)
-                waiting.append(child)
+        children: set[int] = set()
+        try:
+            for thread in os.scandir(f"/proc/{waiting.pop()}/task"):
+                children.update(map(int, Path(thread.path, "children").read_text().split()))
+        except OSError:  # the process or one of its threads has just ended
+            pass
+        waiting.extend(children - found)
+        found |= children
     return found
 
 
@@ -103,6 +108,18 @@ def resident(processes: Iterable[int]) -> int:
         try:
             total += int(Path(f"/proc/{process}/statm").read_bytes().split()[1]) * PAGE
         except (OSError, IndexError):
+            continue
+    return total
+
+
+def proportional(processes: Iterable[int]) -> int:
+    """Bytes of main memory that the processes hold, a page that k of them share counting 1/k for each."""
+    total = 0
+    for process in processes:
+        try:
+            lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+            total += next(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        except (OSError, StopIteration):
             continue
     return total
 
@@ -138,6 +155,7 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     while_running: Callable[[int], None] | None = None,
+    memory: bool = True,
 ) -> Usage:
     """Run a command to its end.
 
@@ -146,11 +164,13 @@ def run(
         cwd: its folder.
         env: environment variables to set beside those there are.
         while_running: called with the process id once, in a thread, as soon as the command runs.
+        memory: read it. Reading disturbs a command that keeps every core busy, so the speed of one is measured without.
     """
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     others = descendants(os.getpid())
     before = _children_cpu()
-    peak = 0
+    peak = peak_pss = 0
+    next_pss = 0.0
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         began = time.perf_counter()
         process = subprocess.Popen(
@@ -165,10 +185,15 @@ def run(
             threading.Thread(target=while_running, args=(process.pid,), daemon=True).start()
         while True:
             try:
-                process.wait(INTERVAL)
+                process.wait(INTERVAL if memory else None)
                 break
             except subprocess.TimeoutExpired:
-                peak = max(peak, resident(descendants(os.getpid()) - others))
+                tree = descendants(os.getpid()) - others
+                now = resident(tree)
+                if now > NEAR * peak and time.perf_counter() >= next_pss:
+                    peak_pss = max(peak_pss, proportional(tree))
+                    next_pss = time.perf_counter() + PSS_INTERVAL
+                peak = max(peak, now)
         wall = time.perf_counter() - began
         left = descendants(os.getpid()) - others
         _reap(left, time.monotonic() + GRACE)
@@ -177,7 +202,7 @@ def run(
         errors.seek(0)
         said = output.read().decode(errors="replace")
         complained = errors.read().decode(errors="replace")[-4000:]
-    return Usage(process.returncode, wall, cpu, peak, said, complained)
+    return Usage(process.returncode, wall, cpu, peak, peak_pss, said, complained)
 
 
 @dataclass(frozen=True)

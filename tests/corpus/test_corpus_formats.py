@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import itertools
 import json
@@ -230,6 +231,14 @@ def test_wikitext_becomes_prose(read) -> None:
     assert found.sources[0].endswith("dump.xml:1")
 
 
+@pytest.mark.parametrize("name", ["enwiki-pages-articles1.xml-p1p41242", "frwiki-pages1.xml-p10p30302-cut.bz2"])
+def test_the_parts_of_a_dump_are_known_by_their_names(read, name: str) -> None:
+    page = wiki_page("T", "A town in France.")
+    dump = f"<mediawiki xmlns='http://www.mediawiki.org/xml/export-0.10/'>{page}</mediawiki>"
+    found = read(name, bz2.compress(dump.encode()) if name.endswith(".bz2") else dump)
+    assert found.texts == ["T\n\nA town in France."]
+
+
 def test_a_large_dump_is_divided_between_its_pages(tmp_path: Path, read) -> None:
     pages = "".join(wiki_page(f"P{number}", f"Page {number} holds its own words. " * 40) for number in range(300))
     path = tmp_path / "dump.xml"
@@ -394,6 +403,11 @@ def test_json_files_are_records(read) -> None:
     assert read("d.json", json.dumps({"menu": {"open": "Open it", "n": 3, "x": ["Close it"]}})).texts == [
         "Open it\n\nClose it"
     ]
+    listed = [{"author": "x", "paragraphs": ["line one", "line two"]}, {"author": "y", "paragraphs": []}]
+    assert read("h.json", json.dumps(listed)).texts == ["line one\nline two"]
+    assert read("i.jsonl", "\n".join(map(json.dumps, listed))).texts == ["line one\nline two"]
+    assert read("j.json", json.dumps({"content": ["six", "seven"]})).texts == ["six\nseven"]
+    assert '"paragraphs" is not a string' in read("k.json", json.dumps([*listed, {"paragraphs": [1]}])).problems[0]
     assert "nested" in read("e.json", "[" * 100_000 + "]" * 100_000).problems[0]
     assert "not JSON" in read("f.json", "{broken").problems[0]
     notebook = {

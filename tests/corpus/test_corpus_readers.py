@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from textmill.base.errors import Failure
+
 TEXTS = [
     f"Document {name}: the quick brown fox jumps over the lazy dog, then sleeps, 然后睡觉。"
     for name in ("one", "two", "three", "four")
@@ -119,6 +121,33 @@ def test_records_keep_their_short_fields(tmp_path: Path, build, rows) -> None:
     path.write_text(json.dumps({"text": TEXTS[0], "year": 1998, "name": "名", "deep": {"x": 1}}) + "\n")
     build(path, small_corpus=0, **KEEP)
     assert json.loads(rows()[0]["meta"]) == {"year": 1998, "name": "名"}
+
+
+def test_a_list_of_strings_is_a_line_each(tmp_path: Path, build, rows) -> None:
+    path = tmp_path / "a.parquet"
+    lists = [[TEXTS[0], TEXTS[1]], [TEXTS[2]], None]
+    pq.write_table(pa.table({"title": ["a", "b", "c"], "paragraphs": pa.array(lists, pa.list_(pa.string()))}), path)
+    card = build(path, small_corpus=0, **KEEP)
+    assert [row["text"] for row in rows()] == [f"{TEXTS[0]}\n{TEXTS[1]}", TEXTS[2]]
+    assert json.loads(rows()[0]["meta"]) == {"title": "a"}
+    assert card["read"]["problem_count"] == 1
+
+
+def test_an_empty_table_asks_for_no_column(tmp_path: Path, build) -> None:
+    for name in ("a.csv", "b.tsv"):
+        (tmp_path / name).touch()
+    with pytest.raises(Failure, match=r"(?s)No readable text was found.*empty tables"):
+        build(tmp_path / "a.csv", tmp_path / "b.tsv")
+
+
+def test_columns_without_text_are_named_in_short(tmp_path: Path, build) -> None:
+    (tmp_path / "a.csv").write_text(f"n,{'x' * 500},m\n1,2,3\n")
+    (tmp_path / "b.jsonl").write_text(json.dumps({"text": TEXTS[0]}) + "\n")
+    card = build(tmp_path / "a.csv", tmp_path / "b.jsonl", small_corpus=0, **KEEP)
+    problem = card["read"]["problems"][0]["problem"]
+    assert "--text-column" in problem
+    assert len(problem) < 120
+    assert card["read"]["problem_kinds"] == {"no text column": 1}
 
 
 def test_csv_fields_hold_line_ends_quotes_and_semicolons(tmp_path: Path, build, rows) -> None:

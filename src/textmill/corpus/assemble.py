@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from textmill.base.files import write_json
 from textmill.corpus.decide import KEPT, Chunks, Rows
 from textmill.corpus.split import SPLITS
 
@@ -69,7 +68,7 @@ def assemble_chunk(job: Job) -> int:
     A chunk may be one compressed file of any size, so it passes through in parts of a few megabytes.
     """
     folder = Path(job.folder)
-    mark = folder / DECIDED / f"{job.number:05d}.json"
+    mark = folder / DECIDED / f"{job.number:05d}.done"
     if mark.exists():
         return job.number
     decided = dict(np.load(folder / DECIDED / f"{job.number:05d}.npz"))
@@ -85,7 +84,7 @@ def assemble_chunk(job: Job) -> int:
             _split_table(table, here, judged, job.reasons, kept, rejected)
         kept.close(job.first)
         rejected.close(job.first)
-    write_json(mark, {})
+    mark.touch()
     return job.number
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,39 +21,21 @@ from textmill.base.files import hash_json, read_json, write_json
 from textmill.base.progress import Progress
 from textmill.base.run import Run, Stage
 from textmill.base.settings import show_count, to_mapping
-from textmill.corpus import assemble, measure, reshape
+from textmill.corpus import assemble, foundry, measure, reshape
 from textmill.corpus.card import corpus_card
 from textmill.corpus.chunks import Chunk, plan_chunks
 from textmill.corpus.config import CorpusConfig, measuring
-from textmill.corpus.decide import Chunks, Rows, Ruling, drop_repeats, judge_rows, ruling
-from textmill.corpus.engine import Engine, run_jobs
+from textmill.corpus.decide import Chunks, Judge, Rows, Ruling, drop_repeats, judge_rows, load_repeats, ruling
+from textmill.corpus.engine import run_jobs
 from textmill.corpus.inputs import Input, find_inputs, fingerprint, nothing_read
 from textmill.corpus.mixing import mixture
 from textmill.corpus.split import SPLITS, fill_empty, splits_of, wanted_splits
 from textmill.corpus.tally import Tally
+from textmill.corpus.workforce import Workforce
 
 VERSION = 2
 CARD = "card.json"
 PLAN = "plan.json"
-SMALL_BYTES = 24 << 20
-"""Below this a second process would start up for longer than it works."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Workforce:
-    """Who does the work. It changes nothing in the result.
-
-    Attributes:
-        engine: "local" or "ray".
-        workers: processes; None for as many as there are cores and work for them.
-    """
-
-    engine: Engine = "local"
-    workers: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 1:
-            raise UsageError(f"--workers {self.workers} is too few.", fix="Give at least 1.")
 
 
 def build_corpus(
@@ -79,25 +62,31 @@ def build_corpus(
     found = ruling(config)
     try:
         inputs, licences = find_inputs(paths, run, tally, progress)
-        stage = Stage(
-            run,
-            "corpus",
-            inputs={**fingerprint(inputs, licences, progress), **_learned_from(config)},
-            configuration=to_mapping(config),
-            version=VERSION,
-        )
+        workforce.load((item.path for item in inputs), run.path, config)
+        with ThreadPoolExecutor(1) as beside:  # both read all of the inputs; where there is a corpus, one may suffice
+            once = (run / "corpus").exists() or any(item.kind == "hf" for item in inputs)
+            early = None if once else beside.submit(plan_chunks, inputs, config, tally)
+            stage = Stage(
+                run,
+                "corpus",
+                inputs={**fingerprint(inputs, licences, progress), **_learned_from(config)},
+                configuration=to_mapping(config),
+                version=VERSION,
+            )
+        chunks = None if early is None else early.result()
         if stage.is_finished():
             return dict(read_json(stage.folder / CARD))
         with stage.work() as folder:
             try:
-                _measure(folder, stage, inputs, licences, tally, config, found, progress, workforce)
-                card = _decide(folder, config, found, progress, workforce)
+                judge = _measure(folder, stage, inputs, chunks, licences, tally, config, found, progress, workforce)
+                card = _decide(folder, config, found, progress, workforce, judge)
             except Failure:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
             stage.counts = {"documents": card["kept"]["documents"], "bytes": card["kept"]["bytes"]}
         return card
     finally:
+        foundry.stop()
         for spooled in run.path.glob(".input-*"):
             spooled.unlink()
 
@@ -154,7 +143,8 @@ def rethreshold_corpus(
 
 def _learned_from(config: CorpusConfig) -> dict[str, Any]:
     """Content hashes of the files that settings name, so that a change in them is noticed."""
-    named = [*config.good, *config.bad, *config.decontaminate, *([config.toxic_words] if config.toxic_words else [])]
+    named = [*config.good, *config.bad, *config.toxic, *config.harmless, *config.decontaminate]
+    named += [config.toxic_words] if config.toxic_words else []
     named += [name for name in config.rules if name.endswith(".toml")]
     if not named:
         return {}
@@ -181,14 +171,15 @@ def _measure(
     folder: Path,
     stage: Stage,
     inputs: list[Input],
+    chunks: list[Chunk] | None,
     licences: dict[str, str],
     tally: Tally,
     config: CorpusConfig,
     found: Ruling,
     progress: Progress,
     workforce: Workforce,
-) -> None:
-    """Measure every chunk that is not measured yet."""
+) -> Judge | None:
+    """Measure every chunk that is not measured yet; gives who has judged some of them meanwhile."""
     plan = {
         "inputs": stage.inputs,
         "settings": dict(measuring(config)),
@@ -204,11 +195,12 @@ def _measure(
             if read_json(earlier)["fingerprint"] == plan["fingerprint"]:
                 progress.say("The inputs were measured before; only the decisions are made again.")
                 _link_measured(stage.folder, folder)
-                return
+                return None
         except (KeyError, ValueError):
             pass
     (folder / measure.FOLDER).mkdir(exist_ok=True)
-    chunks = plan_chunks(inputs, config, tally)
+    if chunks is None:
+        chunks = plan_chunks(inputs, config, tally)
     models = _models(folder, config, chunks, progress)
     jobs = [
         measure.Job(chunk, str(folder), config, found.groups, found.line_rules, models)
@@ -217,26 +209,34 @@ def _measure(
     ]
     total = sum(chunk.size for chunk in chunks)
     done = total - sum(job.chunk.size for job in jobs)
-    if total < SMALL_BYTES and workforce.engine == "local" and workforce.workers is None:
-        workforce = Workforce("local", 1)
-    with progress.task("Reading", total, "B") as task:
+    workforce = workforce.for_size(total)
+    judge = Judge(config, found) if workforce.workers != 1 and len(jobs) > 1 else None
+    with progress.task("Reading", total, "B") as task, ThreadPoolExecutor(1) as aside:
         task.update(done)
-        for number, _ in run_jobs(measure.measure_chunk, jobs, workforce.engine, workforce.workers):
-            task.advance(jobs[number].chunk.size)
+        if judge and config.near_duplicates:  # while others work; what fails here is done, or told, in deciding
+            aside.submit(load_repeats)
+        for at, _ in run_jobs(measure.measure_chunk, jobs, workforce.engine, workforce.workers):
+            task.advance(jobs[at].chunk.size)
+            if judge:
+                number = jobs[at].chunk.number
+                aside.submit(judge.add, number, measure.paths_of(folder, number)["parquet"])
+    rows = 0
     for chunk in chunks:
-        tally.merge(Tally.from_json(read_json(measure.paths_of(folder, chunk.number)["json"])["tally"]))
-    rows = sum(read_json(measure.paths_of(folder, chunk.number)["json"])["rows"] for chunk in chunks)
+        record = read_json(measure.paths_of(folder, chunk.number)["json"])
+        tally.merge(Tally.from_json(record["tally"]))
+        rows += record["rows"]
     if rows == 0:
         raise nothing_read(tally, config.text_column)
     write_json(
         folder / measure.FOLDER / PLAN,
         {**plan, "chunks": len(chunks), "tally": tally.to_json(), "licences": licences},
     )
+    return judge
 
 
 def _models(folder: Path, config: CorpusConfig, chunks: list[Chunk], progress: Progress) -> measure.Models:
     """Train what the settings ask for, once; the workers load it."""
-    if not (config.good or config.decontaminate):
+    if not (config.good or config.toxic or config.decontaminate):
         return measure.Models()
     from textmill.corpus.learning import learn
 
@@ -244,7 +244,12 @@ def _models(folder: Path, config: CorpusConfig, chunks: list[Chunk], progress: P
 
 
 def _decide(
-    folder: Path, config: CorpusConfig, found: Ruling, progress: Progress, workforce: Workforce
+    folder: Path,
+    config: CorpusConfig,
+    found: Ruling,
+    progress: Progress,
+    workforce: Workforce,
+    judge: Judge | None = None,
 ) -> dict[str, Any]:
     """From measured chunks to documents, rejects and the card."""
     plan = read_json(folder / measure.FOLDER / PLAN)
@@ -258,7 +263,7 @@ def _decide(
             fix="Type the command with its paths and without --rethreshold.",
         )
     facts: dict[str, Any] = {"read": tally.card(), "licences": plan["licences"], "removed": {}, "cut": None}
-    rows = judge_rows(chunks, config, found)
+    rows = judge_rows(chunks, config, found, judge)
     if not rows.kept.any():
         raise _all_rejected(chunks, rows, found, config)
     with progress.task("Looking for repeats", unit="documents") as task:
@@ -275,11 +280,12 @@ def _decide(
     copies, facts["mixture"] = mixture(rows, split, config)
     facts["pii"] = rows.pii
     facts["measured"] = sorted(set(chunks.columns()) - {"id", "text", "source", "meta", *assemble.INTERNAL})
-    card = corpus_card(chunks, rows, split, found, config, facts)
-    _write(chunks, rows, split, copies, progress, workforce)
+    with ThreadPoolExecutor(1) as beside:
+        card = beside.submit(corpus_card, chunks, rows, split, found, config, facts)
+        _write(chunks, rows, split, copies, progress, workforce)
     _clear(folder, keep_documents=True)
-    write_json(folder / CARD, card)
-    return card
+    write_json(folder / CARD, card.result())
+    return card.result()
 
 
 def _clear(folder: Path, keep_documents: bool = False) -> None:
@@ -339,8 +345,7 @@ def _write(
     ]
     for number in present:
         assemble.write_decisions(chunks, rows, split, copies, number)
-    if rows.size.sum() < SMALL_BYTES and workforce.engine == "local" and workforce.workers is None:
-        workforce = Workforce("local", 1)
+    workforce = workforce.for_size(int(rows.size.sum()))
     with progress.task("Writing", float(rows.size.sum()), "B") as task:
         for at, _ in run_jobs(assemble.assemble_chunk, jobs, workforce.engine, workforce.workers, threads=True):
             begin, end = chunks.starts[jobs[at].number], chunks.starts[jobs[at].number + 1]
@@ -353,6 +358,9 @@ FIXES = {
     "unreadable": "Convert the files to text first: textmill corpus --help lists what can be read.",
     "binary": "Convert the files to text first: textmill corpus --help lists what can be read.",
     "language": "Name other --languages, or none.",
+    "quality": "Lower --min-quality.",
+    "perplexity": "Raise --max-perplexity (0 switches the rule off).",
+    "toxicity": "Raise --max-toxicity (1 switches the rule off).",
 }
 
 

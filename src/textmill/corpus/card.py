@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from textmill.corpus.assemble import examples, show_value, source_of
 from textmill.corpus.config import CorpusConfig
 from textmill.corpus.decide import EXPLANATIONS, Chunks, Rows, Ruling
+from textmill.corpus.licences import licence_notes, licences_of_records
 from textmill.corpus.split import SPLITS
 
 SHOWN_EXAMPLES = 5
@@ -50,6 +52,18 @@ def dropped_card(chunks: Chunks, rows: Rows, found: Ruling) -> dict[str, dict[st
             continue
         card[name] = {**amounts, "explanation": explanations[reason], "examples": shown}
     return dict(sorted(card.items()))
+
+
+def _licences(chunks: Chunks, rows: Rows, noted: dict[str, str]) -> dict[str, str]:
+    """Licence notes by source: samples', folders', and what the kept records say themselves."""
+    counts: dict[int, Counter[str]] = {}
+    begin = 0
+    for _, table in chunks.tables(["meta"]):
+        here = np.flatnonzero(rows.kept[begin : begin + table.num_rows])
+        licences_of_records(table["meta"].take(here), rows.origin[begin + here], counts)
+        begin += table.num_rows
+    documents = {at: int(np.count_nonzero(rows.kept & (rows.origin == at))) for at in counts}
+    return licence_notes(noted, rows.origins, counts, documents)
 
 
 def corpus_card(
@@ -109,5 +123,5 @@ def corpus_card(
         "lengths": {str(share): percentile(share) for share in (1, 25, 50, 75, 99)},
         "length_histogram": {"edges": [0, *LENGTH_EDGES], "documents": histogram},
         "measured": facts["measured"],
-        "licences": facts["licences"],
+        "licences": _licences(chunks, rows, facts["licences"]),
     }

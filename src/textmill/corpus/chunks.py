@@ -15,9 +15,7 @@ from textmill.corpus.encoding import binary_kind, detect
 from textmill.corpus.formats import LINES, PROSE, TABLES
 from textmill.corpus.inputs import Input
 from textmill.corpus.tally import Tally
-
-CHUNK_BYTES = 8 << 20
-"""Raw bytes of a chunk: seconds of work, so that many workers stay busy and a stop wastes little."""
+from textmill.corpus.workforce import CHUNK_BYTES
 
 CHUNK_FILES = 2_000
 

@@ -13,6 +13,10 @@ MEASURES = ("gopher", "c4", "fineweb", "chinese", "code", "pii", "toxicity")
 """Groups of judgement columns that can be measured on request; characters and language always are."""
 
 
+LISTED = ("measures", "rules", "languages", "phone_regions")
+"""Settings that hold several names: each given by an option of its own, or all in one with commas between them."""
+
+
 @dataclass(frozen=True)
 class CorpusConfig:
     """How raw files become documents, which documents are kept, and how they are split."""
@@ -20,8 +24,8 @@ class CorpusConfig:
     # What is read -----------------------------------------------------------------------------------------------
 
     text_column: str | None = None
-    """Column or key that holds the text in .jsonl, .csv, .tsv and .parquet. By default the first of text,
-    content, body, … that exists, else the only column of strings."""
+    """Column or key that holds the text in .json, .jsonl, .csv, .tsv and .parquet. By default the first of text,
+    content, body, … that exists, else the only column of strings. A list of strings becomes a line each."""
 
     extractor: Literal["fast", "precise", "none"] = "fast"
     """How HTML becomes text. fast keeps the main content, because menus and footers repeat on every page and teach
@@ -60,26 +64,36 @@ class CorpusConfig:
     pii: Literal["measure", "replace", "drop", "off"] = "measure"
     """Personal data, found by pattern and checksum: e-mail, phone, IP address, credit and bank card, IBAN, US SSN,
     Chinese ID and mobile number, keys and secrets. measure counts it in the card, replace puts placeholders such as
-    <email> in its place, drop drops the document."""
+    `<email>` in its place, drop drops the document."""
 
     phone_regions: tuple[str, ...] = ("US", "CN")
-    """Country codes (US, CN, DE …) whose national phone numbers are recognized; numbers that begin with + are for
+    """Country codes (US,CN,DE …) whose national phone numbers are recognized; numbers that begin with + are for
     every country. Each further country finds more, and takes more other numbers for phone numbers."""
 
     toxic_words: str | None = None
     """A file with further words, one a line, for the toxicity columns."""
 
+    toxic: tuple[str, ...] = ()
+    """Files or folders of text that you call toxic. A classifier learns to tell it from the corpus (or from
+    --harmless), and every document gets toxicity_score: it finds insults that no list of words has."""
+
+    harmless: tuple[str, ...] = ()
+    """Files or folders of harmless text for that classifier. The more it is like the toxic text in kind and
+    subject, the better. By default a sample of the corpus itself."""
+
     # How it is judged -------------------------------------------------------------------------------------------
 
     measures: tuple[str, ...] = ("pii", "toxicity")
     """Which groups of judgement columns to measure beside length and language: gopher, c4, fineweb, chinese, code,
-    pii, toxicity. What is measured can be thresholded later without reading again. Groups that a rule needs are
-    measured in any case; none (--measures none) is fastest. chinese needs pip install "textmill[chinese]"."""
+    pii, toxicity; several with commas between them (--measures gopher,pii). What is measured can be thresholded later
+    without reading again. Groups that a rule needs are measured in any case; none (--measures none) is fastest.
+    chinese needs pip install "textmill[chinese]"."""
 
     rules: tuple[str, ...] = ()
     """Rules to apply after min_characters and max_symbol_ratio: names of dialects (datatrove-gopher, datatrove-c4,
-    datatrove-fineweb, map-cc, chinese-web-text, code), or a .toml file with dialects and thresholds. Made for web
-    pages: they drop most poems, dialogues and lists, so none applies unless asked."""
+    datatrove-fineweb, map-cc, chinese-web-text, code), or a .toml file with dialects and thresholds; several with
+    commas between them, tried in that order. Made for web pages: they drop most poems, dialogues and lists, so none
+    applies unless asked."""
 
     thresholds: dict[str, float] = field(default_factory=dict)
     """Other thresholds for rules, by name, e.g. --thresholds.gopher_short_doc 30."""
@@ -93,7 +107,7 @@ class CorpusConfig:
     Chinese prose 0.12, source code 0.3; above a half there are rulers, tables of numbers and drawings."""
 
     languages: tuple[str, ...] = ()
-    """Keep only documents in these languages (ISO 639-1 codes such as en, zh). Empty keeps all, also those of
+    """Keep only documents in these languages (ISO 639-1 codes, such as en,zh). Empty keeps all, also those of
     unknown language."""
 
     good: tuple[str, ...] = ()
@@ -108,6 +122,9 @@ class CorpusConfig:
 
     max_perplexity: float = 0.0
     """Highest perplexity_bits_per_byte of a document that stays; 0 sets no limit; needs --good."""
+
+    max_toxicity: float = 1.0
+    """Highest toxicity_score (0 to 1) of a document that stays; 1 sets no limit; below that it needs --toxic."""
 
     # What is dropped as repeated --------------------------------------------------------------------------------
 
@@ -171,6 +188,9 @@ class CorpusConfig:
         for one in dataclasses.fields(self):  # recipes and stage.json give lists
             if isinstance(getattr(self, one.name), list):
                 object.__setattr__(self, one.name, tuple(getattr(self, one.name)))
+        for name in LISTED:
+            values = (part.strip() for value in getattr(self, name) for part in value.split(","))
+            object.__setattr__(self, name, tuple(dict.fromkeys(part for part in values if part)))
         if self.measures == ("none",):
             object.__setattr__(self, "measures", ())
         for group in self.measures:
@@ -181,7 +201,6 @@ class CorpusConfig:
                 )
         self._check_shares()
         self._check_numbers()
-        self._check_good()
 
     def _check_shares(self) -> None:
         for name in ("validation_share", "test_share"):
@@ -202,6 +221,12 @@ class CorpusConfig:
                 f"--max-symbol-ratio {self.max_symbol_ratio} is not a share.",
                 "It lies between 0 and 1; 1 switches the rule off.",
                 "Write for example --max-symbol-ratio 0.5.",
+            )
+        if not 0 <= self.max_toxicity <= 1:
+            raise UsageError(
+                f"--max-toxicity {self.max_toxicity} is not a score.",
+                "It lies between 0 and 1; 1 sets no limit.",
+                "Write for example --max-toxicity 0.5.",
             )
         if not 0.6 <= self.near_threshold <= 1:
             raise UsageError(
@@ -242,7 +267,13 @@ class CorpusConfig:
                 fix="Give at least 50 bytes; 200 is usual. 0 switches it off.",
             )
 
-    def _check_good(self) -> None:
+    def check_learned(self) -> None:
+        """See to it that what the settings go by was learned. Not a part of making them: --rethreshold takes what was
+        learned from the run.
+
+        Raises:
+            UsageError: a threshold on quality, perplexity or toxicity without text to learn it from.
+        """
         needs = {
             "--min-quality": self.min_quality > 0,
             "--max-perplexity": self.max_perplexity > 0,
@@ -257,13 +288,21 @@ class CorpusConfig:
                     "Quality and perplexity are learned from text that you call good.",
                     "Name some: --good my_best_texts/",
                 )
+        for option, used in {"--harmless": bool(self.harmless), "--max-toxicity": self.max_toxicity < 1}.items():
+            if used and not self.toxic:
+                raise UsageError(
+                    f"{option} needs --toxic.",
+                    "Toxicity scores are learned from text that you call toxic.",
+                    "Name some: --toxic my_toxic_texts/",
+                )
 
 
 DECIDING = frozenset(
     {
         "rules", "thresholds", "min_characters", "max_symbol_ratio", "languages", "min_quality", "max_perplexity",
-        "near_duplicates", "near_threshold", "keep", "repeated_paragraphs", "repeated_lines", "repeated_substrings",
-        "mix", "max_copies", "order", "validation_share", "test_share", "small_corpus", "piece_characters", "measures",
+        "max_toxicity", "near_duplicates", "near_threshold", "keep", "repeated_paragraphs", "repeated_lines",
+        "repeated_substrings", "mix", "max_copies", "order", "validation_share", "test_share", "small_corpus",
+        "piece_characters", "measures",
     }
 )  # fmt: skip
 """Settings that only decide over what was measured: a change in them reads no input again."""

@@ -77,6 +77,9 @@ def _asked_rules(config: CorpusConfig) -> tuple[Rule, ...]:
     if config.min_quality:
         text = "The classifier trained on --good text gives it less than --min-quality."
         found.append(Rule("quality", "quality_score", "min", config.min_quality, text))
+    if config.max_toxicity < 1:
+        text = "The classifier trained on --toxic text gives it more than --max-toxicity."
+        found.append(Rule("toxicity", "toxicity_score", "max", config.max_toxicity, text))
     if config.max_perplexity:
         text = "Its wording is further from the --good text than --max-perplexity, in bits per byte."
         found.append(Rule("perplexity", "perplexity_bits_per_byte", "max", config.max_perplexity, text))
@@ -91,8 +94,9 @@ def ruling(config: CorpusConfig) -> Ruling:
     """Resolve the rules that the settings ask for.
 
     Raises:
-        UsageError: unknown dialect, rule, or a threshold that is no number.
+        UsageError: unknown dialect, rule, a threshold that is no number, or one on what nothing was learned for.
     """
+    config.check_learned()
     names: list[str] = []
     thresholds: dict[str, float] = {}
     for name in config.rules:
@@ -224,6 +228,7 @@ class Rows:
         return self.reason == KEPT
 
 
+LAST_REASONS = ("language", "duplicate", "near_duplicate", "repeated")
 SCORES = {"easy-first": "perplexity_bits_per_byte", "best-last": "quality_score"}
 
 
@@ -235,52 +240,81 @@ def halves(identities: Sequence[str]) -> np.ndarray:
     return raw.reshape(-1, 2).astype(np.uint64)
 
 
-def judge_rows(chunks: Chunks, config: CorpusConfig, found: Ruling) -> Rows:
-    """Apply the rules to every measured document."""
-    rules = found.rules
-    reasons = ["unreadable", *(rule.name for rule in rules), "language", "duplicate", "near_duplicate", "repeated"]
-    score = SCORES.get(config.order) or ("quality_score" if config.keep == "best" else "")
-    wanted = {"id", "characters", "bytes", "raw_bytes", "unreadable", "language", "origin"}
-    columns = sorted({rule.column for rule in rules} | wanted | ({score} if score else set()))
-    parts: list[list[np.ndarray]] = []
-    languages: dict[str, int] = {}
-    origins: dict[str, int] = {}
-    effects = Effects(rules)
-    private = [name for name in chunks.columns() if name.startswith("pii_")]
-    pii = {name: {"documents": 0, "found": 0} for name in private}
-    for _, table in chunks.tables(list(dict.fromkeys([*columns, *private]))):
-        codes = np.array(table["language"].to_pylist(), dtype=np.str_)
-        for name in private:
-            counts = table[name].to_numpy()
-            pii[name]["documents"] += int(np.count_nonzero(counts))
-            pii[name]["found"] += int(counts.sum())
-        measured = {rule.column: table[rule.column].to_numpy() for rule in rules}
-        decision = decide(rules, measured, codes)
+class Judge:
+    """Applies the rules to chunk after chunk, in any order, as soon as each is measured.
+
+    Args:
+        config: the settings.
+        found: the rules.
+    """
+
+    def __init__(self, config: CorpusConfig, found: Ruling) -> None:
+        self.config, self.rules = config, found.rules
+        self.score = SCORES.get(config.order) or ("quality_score" if config.keep == "best" else "")
+        self._effects = Effects(found.rules)
+        self._pii: dict[str, dict[str, int]] = {}
+        self._parts: dict[int, tuple[list[np.ndarray], list[str], list[str]]] = {}
+
+    def add(self, number: int, path: Path) -> None:
+        """Judge chunk `number`, whose measured documents are in `path`, unless that is done."""
+        if number in self._parts:
+            return
+        wanted = {"id", "characters", "bytes", "raw_bytes", "unreadable", "language", "origin"}
+        private = [name for name in pq.read_schema(path).names if name.startswith("pii_")]
+        columns = {rule.column for rule in self.rules} | wanted | {*private} | ({self.score} if self.score else set())
+        table = pq.read_table(path, columns=sorted(columns), use_threads=False)
+        languages, origins = table["language"].to_pylist(), table["origin"].to_pylist()
+        codes = np.array(languages, dtype=np.str_)
+        measured = {rule.column: table[rule.column].to_numpy() for rule in self.rules}
+        decision = decide(self.rules, measured, codes)
         reason = np.where(decision.rule >= 0, decision.rule + 1, KEPT).astype(np.int16)
         unreadable = np.array([bool(value) for value in table["unreadable"].to_pylist()])
         reason[unreadable] = 0
-        if config.languages:
-            other = (reason == KEPT) & ~np.isin(codes, config.languages)
-            reason[other] = len(rules) + 1
-        effects.add(measured, codes, ~unreadable)
-        parts.append(
-            [
-                halves(table["id"].to_pylist()),
-                np.where(unreadable, table["raw_bytes"].to_numpy(), table["bytes"].to_numpy()),
-                table["characters"].to_numpy().astype(np.int64),
-                np.array([languages.setdefault(code, len(languages)) for code in codes], np.int32),
-                np.array([origins.setdefault(name, len(origins)) for name in table["origin"].to_pylist()], np.int32),
-                reason,
-                decision.value,
-                np.nan_to_num(table[score].to_numpy().astype(np.float64)) if score else np.zeros(len(codes)),
-            ]
+        if self.config.languages:
+            other = (reason == KEPT) & ~np.isin(codes, self.config.languages)
+            reason[other] = len(self.rules) + 1
+        score = table[self.score].to_numpy().astype(np.float64) if self.score else np.zeros(len(codes))
+        arrays = [
+            halves(table["id"].to_pylist()),
+            np.where(unreadable, table["raw_bytes"].to_numpy(), table["bytes"].to_numpy()),
+            table["characters"].to_numpy().astype(np.int64),
+            reason,
+            decision.value,
+            np.nan_to_num(score),
+        ]
+        self._effects.add(measured, codes, ~unreadable)
+        for name in private:
+            counts = table[name].to_numpy()
+            of = self._pii.setdefault(name, {"documents": 0, "found": 0})
+            of["documents"] += int(np.count_nonzero(counts))
+            of["found"] += int(counts.sum())
+        self._parts[number] = arrays, languages, origins
+
+    def rows(self) -> Rows:
+        """The decisions over all chunks, in reading order."""
+        reasons = ["unreadable", *(rule.name for rule in self.rules), *LAST_REASONS]
+        parts = [self._parts[number] for number in sorted(self._parts)]
+        identity, size, characters, reason, value, scores = (
+            np.concatenate(column) for column in zip(*(arrays for arrays, _, _ in parts), strict=True)
         )
-    joined: list[np.ndarray] = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    identity, size, characters, language, origin, reason, value, scores = joined
-    return Rows(
-        identity, size, characters, language, origin, reason, value, np.full(len(size), -1, np.int64), scores,
-        list(languages), list(origins), reasons, effects.as_json(), pii,
-    )  # fmt: skip
+        languages: dict[str, int] = {}
+        origins: dict[str, int] = {}
+        language = [languages.setdefault(code, len(languages)) for _, codes, _ in parts for code in codes]
+        origin = [origins.setdefault(name, len(origins)) for _, _, names in parts for name in names]
+        return Rows(
+            identity, size, characters, np.array(language, np.int32), np.array(origin, np.int32), reason, value,
+            np.full(len(size), -1, np.int64), scores, list(languages), list(origins), reasons,
+            self._effects.as_json(), self._pii,
+        )  # fmt: skip
+
+
+def judge_rows(chunks: Chunks, config: CorpusConfig, found: Ruling, judge: Judge | None = None) -> Rows:
+    """Apply the rules to every measured document; `judge` may have done so for some chunks."""
+    judge = judge or Judge(config, found)
+    for number, path in enumerate(chunks.files):
+        if path is not None:
+            judge.add(number, path)
+    return judge.rows()
 
 
 class Effects:
@@ -300,8 +334,7 @@ class Effects:
         for number, rule in enumerate(self.rules):
             applies = active & rule.applies(languages)
             values = np.asarray(measured[rule.column], np.float64)[applies]
-            for place, threshold in enumerate(self.thresholds[number]):
-                self.dropped[number, place] += int(np.count_nonzero(rule.at(threshold).drops(values)))
+            self.dropped[number] += rule.counts(values, np.array(self.thresholds[number]))
 
     def as_json(self) -> dict[str, dict[str, Any]]:
         """By rule: its threshold, and for each threshold tried how many documents it alone would drop."""
@@ -359,6 +392,15 @@ def drop_repeats(rows: Rows, chunks: Chunks, config: CorpusConfig) -> dict[str, 
     rows.value[repeats] = found.similarity[repeats]
     rows.kept_row[repeats] = found.kept[repeats]
     return dict(found.counts)
+
+
+def load_repeats() -> None:
+    """Load the compiled code that `drop_repeats` needs, by comparing a sentence with itself."""
+    from textmill.corpus.deduplication.minhash import sign
+    from textmill.corpus.deduplication.near_duplicates import find_near_duplicates
+
+    texts = Texts.from_strings(2 * ["The river runs under the old bridge, and people walk over it."])
+    find_near_duplicates(sign(texts), texts.take, priority=np.zeros(2))
 
 
 def load_signatures(chunks: Chunks) -> Any:

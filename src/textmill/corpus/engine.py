@@ -10,41 +10,56 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from textmill.base.errors import Failure, UsageError
+from textmill.base.lean import start_lean
+from textmill.corpus import foundry
+from textmill.corpus.workforce import Engine
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-Engine = Literal["local", "ray"]
 
 
-def _quiet_worker() -> None:
-    """One thread a process, and Ctrl-C is the parent's to handle."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _begin() -> None:
+    """What a worker does first: its own signals, one thread, few libraries."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    start_lean()
     import pyarrow as pa
 
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
 
 
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for jobs for ever, and write where the next run writes."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 def _local(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, Result]]:
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet_worker)
+    pool = ProcessPoolExecutor(workers, mp_context=foundry.context(), initializer=_begin)
+    running: dict[Any, int] = {}
+    whole = False
     try:
-        running = {}
-        todo = iter(enumerate(jobs))
-        for number, job in todo:
-            running[pool.submit(function, job)] = number
+        for number, job in enumerate(jobs):
+            with foundry.undisturbed():
+                running[pool.submit(function, job)] = number
             if len(running) < 2 * workers:  # a short queue, so that a stop wastes little
                 continue
             yield from _finished(running)
         while running:
             yield from _finished(running)
+        whole = True
     except BrokenProcessPool as error:
         raise Failure(
             "A worker process died.",
@@ -52,10 +67,18 @@ def _local(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int)
             "Type the same command again with fewer --workers; what is done is kept.",
         ) from error
     finally:
-        for process in list((pool._processes or {}).values()):
-            if process.is_alive() and running:
-                process.terminate()
-        pool.shutdown(wait=True, cancel_futures=True)
+        if whole:  # they end by themselves; nothing needs to wait for it
+            threading.Thread(target=_dismiss, args=(pool,)).start()
+        else:
+            for process in list((pool._processes or {}).values()):
+                if process.is_alive():
+                    process.terminate()
+            _dismiss(pool)
+
+
+def _dismiss(pool: ProcessPoolExecutor) -> None:
+    pool.shutdown(wait=True, cancel_futures=True)
+    foundry.stop()
 
 
 def _finished(running: dict[Any, int]) -> Iterator[tuple[int, Any]]:

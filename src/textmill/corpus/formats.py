@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 PROSE = frozenset({".txt", ".text", ".md", ".markdown", ".rst"})
 HTML = frozenset({".html", ".htm", ".xhtml"})
 LINES = frozenset({".jsonl", ".ndjson"})
@@ -19,6 +21,9 @@ BESIDE = frozenset({".json", ".ipynb", ".xml", ".po", ".mo"})
 """Formats that are read wherever they are taken, but that also lie about in folders of source code."""
 
 _SHORT = {".tgz": ".gz", ".tbz": ".bz2", ".tbz2": ".bz2", ".txz": ".xz", ".tzst": ".zst"}
+
+_DUMP_PART = re.compile(r"\.xml-p\d+p\d+.*")
+"""The parts of a Wikipedia dump end in .xml-p1p41242.bz2, by the pages that they hold."""
 
 LANGUAGES = {
     ".py": "python", ".pyi": "python", ".pyx": "cython", ".c": "c", ".h": "c", ".cc": "c++", ".cpp": "c++",
@@ -59,8 +64,12 @@ def suffixes(name: str) -> tuple[str, str]:
     if suffix in _SHORT:
         return ".tar", _SHORT[suffix]
     if suffix in COMPRESSED:
-        return _cut(rest)[1], suffix
-    return suffix, ""
+        return _plain(_cut(rest)[1]), suffix
+    return _plain(suffix), ""
+
+
+def _plain(suffix: str) -> str:
+    return ".xml" if _DUMP_PART.fullmatch(suffix) else suffix
 
 
 def _cut(name: str) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from textmill.base.progress import Progress
 from textmill.base.run import RUN_FILE, Run
 from textmill.corpus.encoding import looks_binary
 from textmill.corpus.formats import BESIDE, DOCUMENTS, LISTED, PACKED, is_code, kind_name, suffixes
+from textmill.corpus.licences import licence_of_folder
 from textmill.corpus.samples import sample_named
 from textmill.corpus.tally import Tally
 
@@ -152,6 +153,15 @@ def _part(pattern: str) -> str:
 
 
 def _missing(name: str) -> UsageError:
+    from textmill.corpus.config import MEASURES
+    from textmill.corpus.judging.dialects import NAMES
+
+    if name in MEASURES or name in NAMES:
+        raise UsageError(
+            f"There is no file {name}.",
+            "It is the name of a dialect or of a group of measures, and --rules and --measures take one value.",
+            "Put commas between several: --measures gopher,c4 or --rules datatrove-gopher,map-cc.",
+        )
     parent = Path(name).parent
     try:
         beside = [str(parent / entry.name) for entry in parent.iterdir()] if parent.is_dir() else []
@@ -182,8 +192,8 @@ def find_inputs(names: list[str], run: Run, tally: Tally, progress: Progress) ->
     """Resolve what was typed.
 
     Returns:
-        the files in reading order (the order typed, sorted within a folder or pattern), and the licences
-        of samples.
+        the files in reading order (the order typed, sorted within a folder or pattern), and what is known of the
+        licences, by what was typed.
 
     Raises:
         UsageError: nothing typed, no such path, unknown sample, or an empty folder.
@@ -217,6 +227,8 @@ def find_inputs(names: list[str], run: Run, tally: Tally, progress: Progress) ->
             found.setdefault(item.source, Input(name, item.source, item.path, item.size, ".txt", ""))
             continue
         if path.is_dir():
+            if note := licence_of_folder(path):
+                licences[name] = note
             for item in _folder(name, path, tally, progress):
                 found.setdefault(item.source, item)
             if len(found) == before and tally.problem_count == 0:

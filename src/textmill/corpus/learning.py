@@ -78,9 +78,17 @@ def texts_named(names: Sequence[str], config: CorpusConfig, limit: int = MOST_BY
     return texts
 
 
+def _others(names: Sequence[str], chunks: Sequence[Chunk], config: CorpusConfig) -> Texts:
+    """The other class of a classifier: what a setting names, else a sample of the corpus."""
+    if names:
+        return texts_named(names, config)
+    found = list(_read(chunks, config, MOST_BYTES))
+    return Texts.concatenate(found) if found else Texts.from_bytes([])
+
+
 def learn(folder: Path, config: CorpusConfig, chunks: Sequence[Chunk], progress: Progress) -> Models:
     """Train what the settings ask for, unless an attempt before did."""
-    paths = {"classifier": "", "perplexity": "", "contamination": ""}
+    paths = {"classifier": "", "perplexity": "", "toxicity": "", "contamination": ""}
     if config.good:
         from textmill.corpus.judging.classifier import Classifier
         from textmill.corpus.judging.perplexity import Perplexity
@@ -90,15 +98,22 @@ def learn(folder: Path, config: CorpusConfig, chunks: Sequence[Chunk], progress:
         if not (classifier.exists() and perplexity.exists()):
             progress.say(f"Learning quality from {', '.join(config.good)}")
             good = texts_named(config.good, config)
-            bad = (
-                texts_named(config.bad, config)
-                if config.bad
-                else Texts.concatenate(list(_read(chunks, config, MOST_BYTES)))
-            )
-            trained = Classifier.train(good, bad, SEED)
+            trained = Classifier.train(good, _others(config.bad, chunks, config), SEED)
             trained.save(classifier)
             progress.say(trained.summary())
             Perplexity.train(good).save(perplexity)
+    if config.toxic:
+        from textmill.corpus.judging.classifier import Classifier
+
+        toxicity = folder / "toxicity.model"
+        paths["toxicity"] = str(toxicity)
+        if not toxicity.exists():
+            progress.say(f"Learning toxicity from {', '.join(config.toxic)}")
+            trained = Classifier.train(
+                texts_named(config.toxic, config), _others(config.harmless, chunks, config), SEED, ("toxic", "harmless")
+            )
+            trained.save(toxicity)
+            progress.say(trained.summary("toxicity", "toxic"))
     if config.decontaminate:
         from textmill.corpus.deduplication.contamination import Contamination
 

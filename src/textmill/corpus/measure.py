@@ -36,11 +36,13 @@ class Models:
     Attributes:
         classifier: file of the quality classifier, "" for none.
         perplexity: file of the n-gram model, "" for none.
+        toxicity: file of the toxicity classifier, "" for none.
         contamination: file of the evaluation texts' n-grams, "" for none.
     """
 
     classifier: str = ""
     perplexity: str = ""
+    toxicity: str = ""
     contamination: str = ""
 
 
@@ -112,6 +114,18 @@ def measure_chunk(job: Job) -> int:
     return job.chunk.number
 
 
+SENTENCE = "The river runs under the old bridge. Call the harbour, +1 650 253 0000, or write to harbour@example.org! "
+"""What is cleaned, redacted and judged to load the code for it."""
+
+
+def measure_sentence(config: CorpusConfig, groups: tuple[str, ...], line_rules: str) -> None:
+    """Load the tables and the compiled code that chunks need, by measuring one sentence."""
+    from textmill.corpus.readers.drafts import Drafts, Row
+
+    drafts = Drafts.from_rows([Row("", SENTENCE.encode())])
+    _batch(drafts, Job(Chunk(0, (), 0), "", config, groups, line_rules, Models()))
+
+
 def _batch(drafts: Any, job: Job) -> tuple[pa.Table, Any]:
     """One batch of drafts, measured, as a table in the order of reading."""
     from textmill.corpus.cleaning.batch import clean_texts
@@ -171,6 +185,10 @@ def _trained(texts: Texts, models: Models) -> dict[str, np.ndarray]:
         from textmill.corpus.judging.classifier import Classifier
 
         columns.update(Classifier.load(Path(models.classifier)).measure(texts))
+    if models.toxicity:
+        from textmill.corpus.judging.classifier import Classifier
+
+        columns["toxicity_score"] = Classifier.load(Path(models.toxicity)).scores(texts)
     if models.perplexity:
         from textmill.corpus.judging.perplexity import Perplexity
 

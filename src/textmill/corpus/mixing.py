@@ -65,7 +65,7 @@ def mixture(rows: Rows, split: np.ndarray, config: CorpusConfig) -> tuple[np.nda
             "reached": round(float(read[at] / read.sum()), 6) if read.sum() else 0.0,
             "copies": round(float(limited[at]), 4),
             "bytes": int(sizes[at]),
-            "limited": bool(factors[at] > config.max_copies),
+            "limited": bool(factors[at] > config.max_copies or (shares[at] and not sizes[at])),
         }
         for at, label in enumerate(["everything else", *names])
         if sizes[at] or shares[at]

@@ -15,12 +15,14 @@ class Texts:
     Args:
         data: uint8 [bytes], valid UTF-8.
         offsets: int64 [n + 1]; text i is `data[offsets[i] : offsets[i + 1]]`.
+
+    Both become read-only here, wherever they came from: numba would otherwise compile and load every kernel twice.
     """
 
     __slots__ = ("data", "offsets")
 
     def __init__(self, data: np.ndarray, offsets: np.ndarray) -> None:
-        self.data, self.offsets = data, offsets
+        self.data, self.offsets = _read_only(data), _read_only(offsets)
 
     @classmethod
     def from_bytes(cls, texts: Sequence[bytes]) -> Texts:
@@ -120,3 +122,10 @@ class Texts:
             *(part.offsets[1:] + shift for part, shift in zip(parts, shifts, strict=False)),
         ]
         return cls(np.concatenate([part.data for part in parts] or [np.zeros(0, np.uint8)]), np.concatenate(offsets))
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    if array.flags.writeable:
+        array = array.view()
+        array.flags.writeable = False
+    return array

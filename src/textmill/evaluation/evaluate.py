@@ -168,14 +168,31 @@ def _measure(
         label="Textmill",
         kind="model",
         parameters=size,
-        facts={"precision": str(model.compute_dtype).removeprefix("torch.")},
-        note=f"{show_count(size)} parameters.",
+        facts={"family": model.family, "precision": precision_of(model)},
+        note=" ".join([f"{show_count(size)} parameters.", *doubts_of(model)]),
         stride=stride,
         device=device,
     )
     add_ngram(measurement, train)
     add_compressors(measurement, train)
     return measurement
+
+
+def precision_of(model: Any) -> str:
+    """The arithmetic of a model, for its signature."""
+    return str(getattr(model, "compute_dtype", "torch.float64")).removeprefix("torch.")
+
+
+def doubts_of(model: Any) -> list[str]:
+    """What must be known to read the figure of a family that has no exact likelihood."""
+    found = []
+    if getattr(model, "pseudo_likelihood", False):
+        found.append("A pseudo-likelihood: each token is guessed from both sides. Not comparable with the others.")
+    if getattr(model, "bound", False):
+        samples = getattr(model, "samples", None)
+        drawn = f" with {samples} samples" if samples else ""
+        found.append(f"An upper bound on its bits per byte (importance weighting{drawn}).")
+    return found
 
 
 def _size(model: Any) -> int:

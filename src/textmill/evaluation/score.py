@@ -131,43 +131,90 @@ def score_model(
         progress: where to report.
         total_tokens: all the documents' tokens, if known, for the progress bar.
     """
-    limits = [n for n in (window, model.context) if n is not None]
-    size = min(limits) if limits else None
-    step = max(1, min(size, stride or size // 2)) if size is not None else None
-    score = getattr(model, "score", None)
-    log_probs: Iterator[tuple[np.ndarray, np.ndarray]]
-    if size is not None and step is not None:
-        log_probs = _score_windows(model, documents, tokenizer.document_end, size, step, device, batch)
-    elif callable(score):
-        log_probs = _score_directly(score, documents, tokenizer.document_end)
-    else:
-        log_probs = ((ids, _score_recurrently(model, ids, tokenizer.document_end, device)) for ids in documents)
+    size, step = window_of(model, window, stride)
+    log_probs = document_log_probs(model, documents, tokenizer, window=size, stride=step, device=device, batch=batch)
 
     from textmill.base.progress import Progress as Reporter
 
+    with (
+        (progress or Reporter("quiet")).task("Scoring", total_tokens, "tokens") as task,
+        torch.inference_mode(),
+    ):
+
+        def counted() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for ids, values in log_probs:
+                yield ids, values
+                task.advance(len(ids))
+
+        return scores_of(counted(), tokenizer, size, step)
+
+
+def window_of(model: LanguageModel, window: int | None = None, stride: int | None = None) -> tuple[int | None, int]:
+    """The window in which a model is scored (None: no limit), and how far it moves each time."""
+    limits = [n for n in (window, model.context) if n is not None]
+    size = min(limits) if limits else None
+    return size, (0 if size is None else max(1, min(size, stride or size // 2)))
+
+
+def document_log_probs(
+    model: LanguageModel,
+    documents: Iterable[np.ndarray],
+    tokenizer: Tokenizer,
+    *,
+    window: int | None = None,
+    stride: int | None = None,
+    device: torch.device | str | None = None,
+    batch: int | None = None,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Each document's ids with its tokens' log-probabilities in nats (float64), in the order given.
+
+    Arguments as for `score_model`.
+    """
+    size, step = window_of(model, window, stride)
+    score = getattr(model, "score", None)
+    if size is not None:
+        yield from _score_windows(model, documents, tokenizer.document_end, size, step, device, batch)
+    elif callable(score):
+        yield from _score_directly(score, documents, tokenizer.document_end)
+    else:
+        for ids in documents:
+            yield ids, _score_recurrently(model, ids, tokenizer.document_end, device)
+
+
+def scores_of(
+    log_probs: Iterable[tuple[np.ndarray, np.ndarray]],
+    tokenizer: Tokenizer,
+    context: int | None = None,
+    stride: int | None = None,
+) -> DocumentScores:
+    """Scores from each document's ids and log-probabilities.
+
+    Raises:
+        Failure: there is no document, or a log-probability is not finite.
+    """
     nats: list[np.ndarray] = []
     tokens: list[np.ndarray] = []
     sizes: list[np.ndarray] = []
     first: list[int] = []
     segments = 0
-    with (
-        (progress or Reporter("quiet")).task("Scoring", total_tokens, "tokens") as task,
-        torch.inference_mode(),
-    ):
-        for ids, values in log_probs:
-            if len(ids) == 0:
-                continue
-            cuts = np.arange(0, len(ids), SEGMENT_TOKENS)
-            nats.append(-np.add.reduceat(np.asarray(values, dtype=np.float64), cuts))
-            tokens.append(np.diff(np.append(cuts, len(ids))))
-            sizes.append(np.add.reduceat(tokenizer.byte_lengths[ids], cuts))
-            first.append(segments)
-            segments += len(cuts)
-            task.advance(len(ids))
+    for ids, values in log_probs:
+        if len(ids) == 0:
+            continue
+        cuts = np.arange(0, len(ids), SEGMENT_TOKENS)
+        nats.append(-np.add.reduceat(np.asarray(values, dtype=np.float64), cuts))
+        tokens.append(np.diff(np.append(cuts, len(ids))))
+        sizes.append(np.add.reduceat(tokenizer.byte_lengths[ids], cuts))
+        first.append(segments)
+        segments += len(cuts)
     if not nats:
         raise Failure("There is no document to measure.", fix="Give it other texts.")
     result = DocumentScores(
-        np.concatenate(nats), np.concatenate(tokens), np.concatenate(sizes), np.array(first), size, step
+        np.concatenate(nats),
+        np.concatenate(tokens),
+        np.concatenate(sizes),
+        np.array(first),
+        context,
+        stride if context is not None else None,
     )
     if not np.isfinite(result.segment_nats).all():
         raise Failure(

@@ -19,6 +19,7 @@ from textmill.base.errors import TextmillError, UsageError, nearest
 from textmill.base.files import write_atomic
 from textmill.generation.config import DEFAULT_MIN_P, SamplingConfig
 from textmill.generation.sampling import Generation, stream
+from textmill.models.families import FAMILIES
 from textmill.models.protocol import LanguageModel
 from textmill.tokens.tokenizer import TURN_END, Tokenizer
 
@@ -67,7 +68,7 @@ class Chat:
         self.config = config or SamplingConfig()
         if self.config.n != 1:
             raise UsageError(f"A chat with {self.config.n} samples is not possible.", fix="Leave out -n.")
-        if answers and TURN_END not in tokenizer.special:
+        if answers and not tokenizer.turn_ends:
             raise UsageError(
                 "This model cannot answer.",
                 f"Its settings say that it can, but its tokenizer has no {TURN_END} token.",
@@ -87,7 +88,9 @@ class Chat:
     @property
     def greeting(self) -> str:
         """The first line: what this model is, and the way to the commands."""
-        return f"{ANSWERS if self.answers else BASE} /help lists the commands."
+        family = FAMILIES.get(getattr(self.model, "family", ""))
+        expect = f" {family.expect}" if family is not None and family.expect else ""
+        return f"{ANSWERS if self.answers else BASE}{expect} /help lists the commands."
 
     def reply(self, line: str) -> Iterator[str]:
         """Take one input and give the reply piece by piece.
@@ -104,7 +107,7 @@ class Chat:
         prompt = self._conversation() if self.answers else self._text(before + line)
         self._turn += 1
         self.last = None
-        ends = [self.tokenizer.special[TURN_END]] if self.answers else []
+        ends = self.tokenizer.turn_ends if self.answers else []
         written = ""
         try:
             for event in stream(self.model, self.tokenizer, prompt, self._settings(), end_tokens=ends):
@@ -128,7 +131,7 @@ class Chat:
 
     def _text(self, text: str) -> list[int]:
         """Tokens of the running text, cut from the front to what the model can see."""
-        ids = [self.tokenizer.document_end, *self.tokenizer.encode(text)]
+        ids = [self.tokenizer.document_begin, *self.tokenizer.encode(text)]
         return ids[-self.model.context :] if self.model.context else ids
 
     def _conversation(self) -> list[int]:

@@ -9,8 +9,11 @@ from pathlib import Path
 from textmill.base.errors import Failure, UsageError
 from textmill.base.files import read_json
 from textmill.base.run import RUN_FILE, Run
+from textmill.models.families import FAMILIES, family_of
 from textmill.models.protocol import LanguageModel
 from textmill.tokens.tokenizer import Tokenizer
+
+WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ def model_folder(path: Path | str) -> Path:
     path = Path(path)
     if (path / RUN_FILE).exists():
         return Run.open(path).require("model", f"textmill build my_texts/ --out {path}")
-    if (path / "config.json").exists() and (path / "model.safetensors").exists():
+    if (path / "config.json").exists() and ((path / WEIGHTS).exists() or family_of(path) != "transformer"):
         return path
     raise UsageError(
         f"There is no model at {path}.",
@@ -58,15 +61,26 @@ def is_chat(folder: Path) -> bool:
 
 
 def open_model(path: Path | str, device: str | None = None) -> OpenModel:
-    """Load the model and tokenizer of a run or a model folder.
+    """Load the model and tokenizer of a run or a model folder, for writing text.
 
     Args:
         path: the run, or the model folder.
         device: "cpu", "cuda"…; None chooses.
+
+    Raises:
+        UsageError: there is no model, or it is of a family that cannot write.
     """
     from textmill.models.load import load_model
 
     folder = model_folder(path)
+    family = FAMILIES.get(family_of(folder))
+    if family is not None and not family.generates:
+        raise UsageError(
+            f"The model in {path} cannot write: it is a {family.label} encoder.",
+            "It reads in both directions and has no distribution of the next token.",
+            f"Use it for embeddings: textmill embed {path} TEXT; or train a family that writes: "
+            "textmill build my_texts/ --family transformer",
+        )
     chat = is_chat(folder)
     tokenizer = Tokenizer.load(folder)
     return OpenModel(folder, load_model(folder, device), tokenizer, chat)

@@ -214,7 +214,7 @@ def _steps(
 ) -> Iterator[tuple[int, StreamEvent]]:
     """Events of all rows (prompts of one length) step by step, each with its row's place."""
     device = _device(model)
-    ends = {tokenizer.document_end, *end_tokens}
+    ends = {*tokenizer.ends, *end_tokens}
     forbidden_V = _forbidden(model, tokenizer, ends).to(device)
     seen_BV = _seen(model, tokenizer, rows).to(device) if config.repetition_penalty != 1 else None
     log_probs_BV, state = _read_prompt(model, torch.tensor([row.read for row in rows], device=device))
@@ -297,9 +297,9 @@ def _prepare(
             "Take both from the same model folder.",
         )
     if isinstance(prompt, str):
-        whole = [tokenizer.document_end, *tokenizer.encode(prompt)]
+        whole = [tokenizer.document_begin, *tokenizer.encode(prompt)]
     else:
-        whole = [int(token) for token in prompt] or [tokenizer.document_end]
+        whole = [int(token) for token in prompt] or [tokenizer.document_begin]
     wrong = [token for token in whole if not 0 <= token < tokenizer.vocabulary]
     if wrong:
         raise UsageError(f"The prompt holds token {wrong[0]}.", f"Tokens go from 0 to {tokenizer.vocabulary - 1}.")

@@ -17,67 +17,36 @@ from textmill.base.errors import Failure
 from textmill.base.files import read_json, write_json
 from textmill.base.hardware import hardware
 from textmill.base.settings import from_mapping
-from textmill.models.config import TransformerConfig, gpt2_arrangement
+from textmill.models.config import TransformerConfig
+from textmill.models.families import family_named, family_of
+from textmill.models.stock_config import STOCK, stock_of
+from textmill.models.stock_tensors import join_weights, slots, split_weights
 from textmill.models.transformer import Transformer
 
 WEIGHTS = "model.safetensors"
-GPT2_TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+CARRIED = {
+    "huggingface/modeling_textmill.py": "modeling_textmill.py",
+    "transformer.py": "transformer_textmill.py",
+    "transformer_parts.py": "transformer_parts.py",
+    "transformer_shape.py": "transformer_shape.py",
+}
+"""The code that travels with a model for which `transformers` has no class."""
 
 
 def is_gpt2(config: TransformerConfig) -> bool:
-    """Whether the arrangement is GPT-2's own, so that the stock class opens it."""
-    shape = {
-        name: getattr(config, name)
-        for name in ("vocabulary", "context", "layers", "width", "heads", "feed_forward", "dropout")
-    }
-    return config == gpt2_arrangement(**shape)
-
-
-def _gpt2_names(config: TransformerConfig) -> dict[str, str]:
-    """Textmill's parameter names to those of `GPT2LMHeadModel`."""
-    names = {
-        "embedding.weight": "transformer.wte.weight",
-        "position.weight": "transformer.wpe.weight",
-        "final_norm.weight": "transformer.ln_f.weight",
-        "final_norm.bias": "transformer.ln_f.bias",
-    }
-    inside = {
-        "norm_1": "ln_1",
-        "norm_2": "ln_2",
-        "attention.qkv": "attn.c_attn",
-        "attention.out": "attn.c_proj",
-        "feed_forward.up": "mlp.c_fc",
-        "feed_forward.down": "mlp.c_proj",
-    }
-    for layer in range(config.layers):
-        for ours, theirs in inside.items():
-            for kind in ("weight", "bias"):
-                names[f"blocks.{layer}.{ours}.{kind}"] = f"transformer.h.{layer}.{theirs}.{kind}"
-    return names
+    """Whether the arrangement is GPT-2's own."""
+    stock = stock_of(config)
+    return stock is not None and stock.name == "gpt2"
 
 
 def _export_config(config: TransformerConfig, document_end: int | None) -> dict[str, Any]:
     fields = asdict(config)
     common: dict[str, Any] = {"textmill": fields, "textmill_version": __version__, "dtype": "float32"}
-    if document_end is not None:
-        common |= {"bos_token_id": document_end, "eos_token_id": document_end}
-    if is_gpt2(config):
-        return common | {
-            "architectures": ["GPT2LMHeadModel"],
-            "model_type": "gpt2",
-            "vocab_size": config.vocabulary,
-            "n_positions": config.context,
-            "n_embd": config.width,
-            "n_layer": config.layers,
-            "n_head": config.heads,
-            "n_inner": config.feed_forward * config.width,
-            "activation_function": "gelu_new",
-            "layer_norm_epsilon": 1e-5,
-            "resid_pdrop": config.dropout,
-            "embd_pdrop": config.dropout,
-            "attn_pdrop": 0.0,
-            "tie_word_embeddings": True,
-        }
+    # Stock classes have a padding token by default, maybe one past a small vocabulary.
+    common |= {"bos_token_id": document_end, "eos_token_id": document_end, "pad_token_id": None}
+    stock = stock_of(config)
+    if stock is not None:
+        return common | {"architectures": [stock.cls], "model_type": stock.name} | stock.write(config)
     return (
         common
         | fields
@@ -93,25 +62,36 @@ def _export_config(config: TransformerConfig, document_end: int | None) -> dict[
     )
 
 
-def save_model(model: Transformer, folder: Path, *, document_end: int | None = None) -> None:
-    """Write `config.json` and `model.safetensors` (fp32) into `folder`; code files too where no stock class fits."""
+def save_model(
+    model: Any, folder: Path, *, document_end: int | None = None, more: dict[str, Any] | None = None
+) -> None:
+    """Write a model of any family into `folder`.
+
+    A Transformer becomes `config.json` and `model.safetensors` (fp32) that `transformers` opens, with code files too
+    where no stock class fits; another family writes what its own `save` does.
+
+    Args:
+        model: the model.
+        folder: made if it is not there.
+        document_end: the token that begins and ends a document.
+        more: entries of config.json to set as well (a Transformer's).
+    """
+    if model.family != "transformer":
+        model.save(folder, document_end)
+        return
     folder.mkdir(parents=True, exist_ok=True)
     config = model.config
     weights = {name: value.detach().to("cpu", torch.float32) for name, value in model.state_dict().items()}
-    if is_gpt2(config):
-        names = _gpt2_names(config)
-        weights = {names[name]: value for name, value in weights.items()}
-        for name in list(weights):
-            if name.endswith(GPT2_TRANSPOSED):  # the stock class keeps its matrices as [in, out]
-                weights[name] = weights[name].T
+    stock = stock_of(config)
+    if stock is not None:
+        weights = split_weights(slots(config, stock.name), weights)
     else:
-        weights = {f"model.{name}": value for name, value in weights.items()}
+        weights = {f"model.{name}": value.contiguous() for name, value in weights.items()}
         here = Path(__file__).parent
-        shutil.copyfile(here / "huggingface" / "modeling_textmill.py", folder / "modeling_textmill.py")
-        shutil.copyfile(here / "transformer.py", folder / "transformer_textmill.py")
-    weights = {name: value.contiguous() for name, value in weights.items()}
+        for source, name in CARRIED.items():
+            shutil.copyfile(here / source, folder / name)
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
-    write_json(folder / "config.json", _export_config(config, document_end))
+    write_json(folder / "config.json", _export_config(config, document_end) | (more or {}))
 
 
 def fast_precision(device: str | torch.device) -> Literal["bf16", "fp32"]:
@@ -123,8 +103,8 @@ def load_model(
     folder: Path | str,
     device: str | torch.device | None = None,
     precision: Literal["auto", "bf16", "fp32"] = "fp32",
-) -> Transformer:
-    """Open a model folder, ready to score and generate (evaluation mode).
+) -> Any:
+    """Open a model folder of any family, ready to score and generate (evaluation mode).
 
     Args:
         folder: e.g. `runs/mine/model`.
@@ -133,6 +113,11 @@ def load_model(
             at once; single rows (generation on a CPU) are as fast in fp32.
     """
     folder = Path(folder)
+    family = family_of(folder)
+    if family != "transformer":
+        place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        arithmetic = fast_precision(place) if precision == "auto" else precision
+        return family_named(family).model_class().load(folder, place, arithmetic)
     try:
         record = read_json(folder / "config.json")
         config = from_mapping(TransformerConfig, record["textmill"])
@@ -149,15 +134,20 @@ def load_model(
             f"A file is damaged or was not made by Textmill ({type(error).__name__}: {error}).",
             "Train it again with the command in run.json; finished stages are not redone.",
         ) from error
-    if is_gpt2(config):
-        for name in stored:
-            if name.endswith(GPT2_TRANSPOSED):
-                stored[name] = stored[name].T.contiguous()
-        weights = {ours: stored[theirs] for ours, theirs in _gpt2_names(config).items()}
-    else:
-        weights = {name.removeprefix("model."): value for name, value in stored.items()}
-    model = Transformer(config)
-    model.load_state_dict(weights)
+    name = record.get("model_type", "textmill")
+    try:
+        if name in STOCK:
+            weights = join_weights(slots(config, name), stored.__getitem__)
+        else:
+            weights = {key.removeprefix("model."): value for key, value in stored.items()}
+        model = Transformer(config)
+        model.load_state_dict(weights)
+    except (KeyError, RuntimeError) as error:
+        raise Failure(
+            f"The model in {folder} cannot be read.",
+            f"Its weights do not fit its configuration ({str(error).splitlines()[0]}).",
+            "Train or import it again.",
+        ) from error
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if (fast_precision(place) if precision == "auto" else precision) == "bf16":
         model.compute_dtype = torch.bfloat16

@@ -1,6 +1,7 @@
 """The decoder Transformer, each part a named switch. Needs torch alone: an exported model carries this very file.
 
-Shape legend: B rows, T tokens read now, S tokens in the cache, D width, H heads, K head size, V vocabulary.
+Its parts are in transformer_parts.py. Shape legend: B rows, T tokens read now, S tokens in the cache, D width,
+H heads, G key-value heads, K head size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -13,26 +14,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .transformer_parts import (
+    Block,
+    Experts,
+    Norm,
+    rms_norm,
+    rotary_angles,
+    rotary_frequencies,
+    rotary_table,
+    rotate,
+    sinusoids,
+    visible,
+)
+from .transformer_shape import has_value_embedding, head_size, kv_heads, norm_epsilon
 
-def rms_norm(x: Tensor) -> Tensor:
-    """RMSNorm without weights, computed in fp32 (Zhang and Sennrich 2019, eq. 4)."""
-    scaled = x.float()
-    return (scaled * torch.rsqrt(scaled.square().mean(-1, keepdim=True) + 1e-6)).to(x.dtype)
+__all__ = ["Block", "State", "Transformer", "rms_norm", "rotary_table", "rotate"]
 
-
-def rotate(x_BHTK: Tensor, cos_TK: Tensor, sin_TK: Tensor) -> Tensor:
-    """Rotary position embedding, half-split layout (Su et al. 2021, eq. 34)."""
-    half = x_BHTK.shape[-1] // 2
-    x = x_BHTK.float()
-    first, second = x[..., :half], x[..., half:]
-    return torch.cat((first * cos_TK + second * sin_TK, second * cos_TK - first * sin_TK), -1).to(x_BHTK.dtype)
-
-
-def rotary_table(start: int, length: int, head_size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [T, K/2] for positions start … start + length - 1, base 10,000."""
-    frequency = 10000.0 ** (-torch.arange(0, head_size, 2, device=device, dtype=torch.float32) / head_size)
-    angle = torch.arange(start, start + length, device=device, dtype=torch.float32)[:, None] * frequency
-    return angle.cos(), angle.sin()
+SMALLEST_CACHE = 256
+"""Positions that a cache has room for at first; it doubles as it fills, up to twice the context."""
 
 
 @dataclass
@@ -40,7 +39,7 @@ class State:
     """What the model remembers between reads: per layer a key-value window, and the last tokens.
 
     Attributes:
-        keys, values: per layer [B, H, capacity, K], of which the first `length` positions are filled.
+        keys, values: per layer [B, G, capacity, K], of which the first `length` positions are filled.
         length: filled positions.
         position: absolute position of the next token (rotary angles).
         recent: [B, n] the last tokens read, at most `context` of them.
@@ -54,120 +53,16 @@ class State:
     recent: Tensor | None = None
 
 
-class Attention(nn.Module):
-    """Causal self-attention with the switches of the configuration."""
-
-    def __init__(self, config: Any, layer: int) -> None:
-        super().__init__()
-        self.config = config
-        width = config.width
-        self.qkv = nn.Linear(width, 3 * width, bias=config.bias)
-        self.out = nn.Linear(width, width, bias=config.bias)
-        self.has_value_embedding = has_value_embedding(config, layer)
-        if self.has_value_embedding:
-            self.value_gate = nn.Parameter(torch.zeros(config.heads))
-
-    def project(
-        self, x_BTD: Tensor, cos: Tensor | None, sin: Tensor | None, table_BTD: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values [B, H, T, K]."""
-        B, T = x_BTD.shape[:2]
-        heads, size = self.config.heads, self.config.head_size
-        bias = None if self.qkv.bias is None else self.qkv.bias.to(x_BTD.dtype)
-        qkv = F.linear(x_BTD, self.qkv.weight.to(x_BTD.dtype), bias).view(B, T, 3, heads, size)
-        q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))
-        if table_BTD is not None:
-            # A gate of 2 * sigmoid(0) = 1 at the start: the table takes part from the first step.
-            gate = (2 * torch.sigmoid(self.value_gate)).to(x_BTD.dtype).view(1, heads, 1, 1)
-            v = v + gate * table_BTD.view(B, T, heads, size).transpose(1, 2)
-        if self.config.qk_norm:
-            q, k = rms_norm(q), rms_norm(k)
-        if cos is not None and sin is not None:
-            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        return q, k, v
-
-    def combine(self, mixed_BHTK: Tensor) -> Tensor:
-        """Heads back to the residual stream [B, T, D]."""
-        B, H, T, K = mixed_BHTK.shape
-        flat = mixed_BHTK.transpose(1, 2).reshape(B, T, H * K)
-        bias = None if self.out.bias is None else self.out.bias.to(flat.dtype)
-        return F.linear(flat, self.out.weight.to(flat.dtype), bias)
-
-
-class FeedForward(nn.Module):
-    """Two linear layers around the activation."""
-
-    def __init__(self, config: Any) -> None:
-        super().__init__()
-        self.activation = config.activation
-        self.up = nn.Linear(config.width, config.feed_forward * config.width, bias=config.bias)
-        self.down = nn.Linear(config.feed_forward * config.width, config.width, bias=config.bias)
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        dtype = x_BTD.dtype
-        up = F.linear(x_BTD, self.up.weight.to(dtype), None if self.up.bias is None else self.up.bias.to(dtype))
-        hidden = F.relu(up).square() if self.activation == "relu2" else F.gelu(up, approximate="tanh")
-        bias = None if self.down.bias is None else self.down.bias.to(dtype)
-        return F.linear(hidden, self.down.weight.to(dtype), bias)
-
-
-def has_value_embedding(config: Any, layer: int) -> bool:
-    """Every second layer, the last one included, has a value table."""
-    return bool(config.value_embeddings) and layer % 2 == (config.layers - 1) % 2
-
-
-class Block(nn.Module):
-    """Attention, then feed-forward, each added to the residual stream."""
-
-    def __init__(self, config: Any, layer: int) -> None:
-        super().__init__()
-        self.config = config
-        self.attention = Attention(config, layer)
-        self.feed_forward = FeedForward(config)
-        if config.norm == "layer":
-            self.norm_1 = nn.LayerNorm(config.width, eps=1e-5)
-            self.norm_2 = nn.LayerNorm(config.width, eps=1e-5)
-        if config.residual_lambdas:
-            self.mix = nn.Parameter(torch.tensor([1.0, 0.1 if layer else 0.0]))
-
-    def norm(self, x_BTD: Tensor, which: int) -> Tensor:
-        """The first or second normalization of the block."""
-        if self.config.norm == "rms":
-            return rms_norm(x_BTD)
-        layer: nn.LayerNorm = self.norm_1 if which == 1 else self.norm_2
-        return F.layer_norm(x_BTD.float(), layer.normalized_shape, layer.weight, layer.bias, layer.eps).to(x_BTD.dtype)
-
-    def drop(self, x: Tensor) -> Tensor:
-        """Dropout while training, where the configuration asks for it."""
-        return F.dropout(x, self.config.dropout, self.training) if self.config.dropout else x
-
-    def enter(self, x_BTD: Tensor, x0_BTD: Tensor) -> Tensor:
-        """The block's input: the residual stream, mixed with the embedding by learned scalars."""
-        if not self.config.residual_lambdas:
-            return x_BTD
-        mix = self.mix.to(x_BTD.dtype)
-        return mix[0] * x_BTD + mix[1] * x0_BTD
-
-    def finish(self, x_BTD: Tensor, mixed_BHTK: Tensor) -> Tensor:
-        """Everything after the attention product."""
-        x_BTD = x_BTD + self.drop(self.attention.combine(mixed_BHTK))
-        return x_BTD + self.drop(self.feed_forward(self.norm(x_BTD, 2)))
-
-    def forward(
-        self, x_BTD: Tensor, x0_BTD: Tensor, table_BTD: Tensor | None, cos: Tensor | None, sin: Tensor | None
-    ) -> Tensor:
-        """The whole block over whole rows (training)."""
-        x_BTD = self.enter(x_BTD, x0_BTD)
-        q, k, v = self.attention.project(self.norm(x_BTD, 1), cos, sin, table_BTD)
-        return self.finish(x_BTD, F.scaled_dot_product_attention(q, k, v, is_causal=True))
-
-
 class Transformer(nn.Module):
     """A decoder Transformer language model (protocol `LanguageModel`).
 
     Args:
         config: a `TransformerConfig` (or any object with its attributes).
     """
+
+    family = "transformer"
+    objective = "next-token"
+    carries = False
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -183,14 +78,14 @@ class Transformer(nn.Module):
             self.smear_gate = nn.Parameter(torch.zeros(config.width))
         self.value_tables = nn.ModuleDict(
             {
-                str(layer): nn.Embedding(config.vocabulary, config.width)
+                str(layer): nn.Embedding(config.vocabulary, kv_heads(config) * head_size(config))
                 for layer in range(config.layers)
                 if has_value_embedding(config, layer)
             }
         )
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
-        if config.norm == "layer":
-            self.final_norm = nn.LayerNorm(config.width, eps=1e-5)
+        if config.norm != "rms":
+            self.final_norm = Norm(config.width, config.norm, norm_epsilon(config))
         if not config.tied_head:
             self.head = nn.Linear(config.width, config.vocabulary, bias=False)
         self.compute_dtype = torch.float32
@@ -225,18 +120,18 @@ class Transformer(nn.Module):
                     nn.init.normal_(module.weight, std=0.02)
                 if isinstance(module, nn.Linear) and module.bias is not None:
                     nn.init.zeros_(module.bias)
-            for block in self.blocks:
-                for projection in (block.attention.out, block.feed_forward.down):
-                    nn.init.normal_(projection.weight, std=0.02 / (2 * config.layers) ** 0.5)
+            for projection in self._outputs():
+                nn.init.normal_(projection.weight, std=0.02 / (2 * config.layers) ** 0.5)
             return
         bound = 3**0.5 * config.width**-0.5
-        for block in self.blocks:
-            nn.init.uniform_(block.attention.qkv.weight, -bound, bound)
-            nn.init.uniform_(block.feed_forward.up.weight, -bound, bound)
-            for module in (block.attention.out, block.feed_forward.down):
-                nn.init.zeros_(module.weight)
-            for module in (block.attention.qkv, block.attention.out, *block.feed_forward.children()):
-                if getattr(module, "bias", None) is not None:
+        outputs = {id(layer) for layer in self._outputs()}
+        for module in self.blocks.modules():
+            if isinstance(module, nn.Linear):
+                if id(module) in outputs:
+                    nn.init.zeros_(module.weight)
+                else:
+                    nn.init.uniform_(module.weight, -bound, bound)
+                if module.bias is not None:
                     nn.init.zeros_(module.bias)
         nn.init.normal_(self.embedding.weight, std=1.0 if config.embedding_norm else 0.02)
         if config.tied_head:
@@ -249,6 +144,14 @@ class Transformer(nn.Module):
             nn.init.zeros_(self.bigram.weight)
         if config.position == "learned":
             nn.init.normal_(self.position.weight, std=0.02)
+
+    def _outputs(self) -> list[nn.Linear]:
+        """The layers that write to the residual stream: of each attention, and of each feed-forward part."""
+        found = []
+        for block in self.blocks:
+            found.append(block.attention.out)
+            found += [module.down for module in block.modules() if hasattr(module, "down")]
+        return found
 
     # ---- from tokens to the last hidden vector -------------------------------------------------------------------
 
@@ -267,10 +170,14 @@ class Transformer(nn.Module):
         """The residual stream's first value [B, T, D]."""
         config = self.config
         x = self.embedding(tokens_BT)
+        if config.embedding_scale:
+            x = x * config.width**0.5
         if config.bigram_buckets:
             x = x + self.bigram(self.bigram_rows(tokens_BT, previous_B))
         if config.position == "learned":
             x = x + self.position.weight[start : start + tokens_BT.shape[1]]
+        if config.position == "sinusoidal":
+            x = x + sinusoids(start, tokens_BT.shape[1], config.width, x.device)
         if config.smear:
             first = x[:, :1] * 0 if previous_B is None else self.embedding(previous_B)[:, None]
             x = x + torch.tanh(self.smear_gate) * torch.cat((first, self.embedding(tokens_BT[:, :-1])), 1)
@@ -287,18 +194,22 @@ class Transformer(nn.Module):
             for name in names
         ]
 
-    def angles(self, start: int, length: int) -> tuple[Tensor | None, Tensor | None]:
-        """Rotary cosines and sines for these positions, or None."""
-        if self.config.position != "rotary":
-            return None, None
-        return rotary_table(start, length, self.config.head_size, self.device)
+    def angles(self, start: int, length: int) -> tuple[tuple[Tensor, Tensor] | tuple[None, None], ...]:
+        """Rotary cosines and sines for these positions, of layers that see everything and of local ones; or Nones."""
+        config = self.config
+        if config.position != "rotary":
+            return (None, None), (None, None)
+        everywhere = rotary_angles(start, length, rotary_frequencies(config, False, self.device))
+        if not (config.window and config.rotary_base_local):
+            return everywhere, everywhere
+        return everywhere, rotary_angles(start, length, rotary_frequencies(config, True, self.device))
 
     def final(self, x_BTD: Tensor) -> Tensor:
         """The last normalization."""
         if self.config.norm == "rms":
-            return rms_norm(x_BTD)
-        norm = self.final_norm
-        return F.layer_norm(x_BTD.float(), norm.normalized_shape, norm.weight, norm.bias, norm.eps).to(x_BTD.dtype)
+            return rms_norm(x_BTD, norm_epsilon(self.config))
+        normed: Tensor = self.final_norm(x_BTD)
+        return normed
 
     def hidden(self, tokens_BT: Tensor, run_block: Callable[..., Tensor] = Block.forward) -> Tensor:
         """Last hidden vectors [B, T, D] of whole rows of at most `context` tokens, each row starting afresh.
@@ -307,9 +218,9 @@ class Transformer(nn.Module):
         """
         x0 = self.embed(tokens_BT, 0, None)
         x = x0.clone()  # never the same tensor: a compiled block would be compiled once more for that case
-        cos, sin = self.angles(0, tokens_BT.shape[1])
+        angles = self.angles(0, tokens_BT.shape[1])
         for block, table in zip(self.blocks, self.tables(tokens_BT), strict=True):
-            x = run_block(block, x, x0, table, cos, sin)
+            x = run_block(block, x, x0, table, *angles[block.local])
         return self.final(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -339,6 +250,55 @@ class Transformer(nn.Module):
             )
         return scores.view(targets_BT.shape)
 
+    # ---- training ------------------------------------------------------------------------------------------------
+
+    def training_parts(self, compile: Callable[[Callable[..., Any]], Callable[..., Any]] | None) -> dict[str, Any]:
+        """What `training_loss` takes besides its batch: the block and the loss kernel, compiled where asked for."""
+        from textmill.models.cross_entropy import chunk_loss
+
+        return {
+            "run_block": compile(Block.forward) if compile else Block.forward,
+            "kernel": compile(chunk_loss) if compile else chunk_loss,
+        }
+
+    def training_loss(
+        self, batch: dict[str, Tensor], scale: float, state: Any = None, **parts: Any
+    ) -> tuple[Tensor, None]:
+        """Next-token loss of `batch["tokens"]` [B, T] against `batch["targets"]`: the sum of nats times `scale`."""
+        from textmill.models.cross_entropy import linear_cross_entropy
+
+        hidden = self.hidden(batch["tokens"], parts.get("run_block", Block.forward))
+        more = {"kernel": parts["kernel"]} if "kernel" in parts else {}
+        cap = self.config.logit_softcap
+        targets = batch["targets"].flatten()
+        loss = linear_cross_entropy(hidden.flatten(0, 1), self.head_weight, targets, cap=cap, scale=scale, **more)
+        balances = [module.balance for module in self.modules() if isinstance(module, Experts)]
+        if balances and self.config.balance_loss:
+            share = self.config.balance_loss * int((targets >= 0).sum()) * scale
+            loss = loss + share * torch.stack([one for one in balances if one is not None]).mean()
+        return loss, None
+
+    def parameter_roles(self) -> dict[str, list[nn.Parameter]]:
+        """Every parameter once, by its part in the model: what an optimizer has to know."""
+        tied = self.config.tied_head
+        routers = [p for name, p in self.blocks.named_parameters() if ".router." in name or ".shared_gate." in name]
+        matrices = [p for p in self.blocks.parameters() if p.ndim == 2 and not any(p is one for one in routers)]
+        added = [table.weight for table in self.value_tables.values()]
+        if self.config.bigram_buckets:
+            added.append(self.bigram.weight)
+        tables = [module.weight for module in self.modules() if isinstance(module, nn.Embedding)]
+        tables = [p for p in tables if not any(p is one for one in added)]
+        head = tables if tied else [self.head.weight]  # a tied table is the output matrix too: the head's gentle rate
+        known = {id(p) for p in (*matrices, *routers, *added, *tables, *head)}
+        return {
+            "table": [] if tied else tables,
+            "added_table": added,
+            "head": head,
+            "scalar": [p for p in self.parameters() if id(p) not in known],
+            "dense": routers,
+            "matrix": matrices,
+        }
+
     # ---- the protocol: start and read ----------------------------------------------------------------------------
 
     def start(self, batch: int) -> State:
@@ -350,16 +310,17 @@ class Transformer(nn.Module):
         """Read tokens and return log-probabilities [B, T, V] of what follows each, and the new state.
 
         Rotary models slide: each token sees at most `context` tokens back, itself included. Models with a learned
-        position table start over from the last half of the context when the table ends.
+        or sinusoidal table of positions start over from the last half of the context when the table ends.
         """
         pieces = []
         for part in tokens_BT.split(self.config.context, dim=1):
             while part.shape[1]:
                 room = self.config.context - state.length
-                if self.config.position == "learned" and room == 0:
+                slides = self.config.position == "rotary"
+                if not slides and room == 0:
                     state = self._start_over(state)
                     room = self.config.context - state.length
-                size = part.shape[1] if self.config.position == "rotary" else min(room, part.shape[1])
+                size = part.shape[1] if slides else min(room, part.shape[1])
                 pieces.append(self.logits(self._extend(part[:, :size], state)).log_softmax(-1))
                 part = part[:, size:]
         return torch.cat(pieces, 1), state
@@ -370,36 +331,47 @@ class Transformer(nn.Module):
         self._extend(state.recent[:, -(self.config.context // 2) :], fresh)
         return fresh
 
+    def _make_room(self, state: State, batch: int, positions: int) -> None:
+        """Room for this many positions in the cache; it doubles, so that a long context costs what is used of it."""
+        config = self.config
+        capacity = state.keys[0].shape[2] if state.keys else 0
+        if positions <= capacity:
+            return
+        shape = (batch, kv_heads(config), min(2 * config.context, max(SMALLEST_CACHE, 2 * capacity, positions)))
+        for name in ("keys", "values"):
+            new = [
+                torch.empty((*shape, head_size(config)), dtype=self.compute_dtype, device=self.device)
+                for _ in self.blocks
+            ]
+            for buffer, before in zip(new, getattr(state, name), strict=False):
+                buffer[:, :, : state.length] = before[:, :, : state.length]
+            setattr(state, name, new)
+
     def _extend(self, tokens_BT: Tensor, state: State) -> Tensor:
         """Hidden vectors of new tokens, their keys and values added to the state in place."""
         config, T = self.config, tokens_BT.shape[1]
-        B, capacity = tokens_BT.shape[0], 2 * config.context
-        if not state.keys:
-            shape = (B, config.heads, capacity, config.head_size)
-            state.keys = [torch.empty(shape, dtype=self.compute_dtype, device=self.device) for _ in self.blocks]
-            state.values = [torch.empty_like(keys) for keys in state.keys]
-        if state.length + T > capacity:  # slide: keep what the next token may still see
+        if state.length + T > 2 * config.context:  # slide: keep what the next token may still see
             keep = config.context
             for buffer in (*state.keys, *state.values):
                 buffer[:, :, :keep] = buffer[:, :, state.length - keep : state.length].clone()
             state.length = keep
+        self._make_room(state, tokens_BT.shape[0], state.length + T)
         previous = None if state.recent is None else state.recent[:, -1]
         x0 = x = self.embed(tokens_BT, state.position, previous)
-        cos, sin = self.angles(state.position, T)
+        angles = self.angles(state.position, T)
         S, total = state.length, state.length + T
-        first = max(0, total - T - config.context + 1)  # oldest key that any of the new tokens may see
-        mask = None
-        if T > 1:
-            query = torch.arange(S, total, device=self.device)[:, None]
-            key = torch.arange(first, total, device=self.device)[None, :]
-            mask = (key <= query) & (key > query - config.context)
+        masks: dict[int, Tensor] = {}
         for index, (block, table) in enumerate(zip(self.blocks, self.tables(tokens_BT), strict=True)):
             x = block.enter(x, x0)
-            q, k, v = block.attention.project(block.norm(x, 1), cos, sin, table)
+            q, k, v = block.attention.project(block.norm(x, 1), *angles[block.local], table)
             state.keys[index][:, :, S:total] = k
             state.values[index][:, :, S:total] = v
-            mixed = F.scaled_dot_product_attention(
-                q, state.keys[index][:, :, first:total], state.values[index][:, :, first:total], attn_mask=mask
+            reach = block.attention.reach
+            seen = slice(max(0, S - reach + 1), total)  # from the oldest key that any of the new tokens may see
+            if T > 1 and reach not in masks:
+                masks[reach] = visible(T, total - seen.start, reach, self.device)
+            mixed = block.attention.mix(
+                q, state.keys[index][:, :, seen], state.values[index][:, :, seen], masks.get(reach)
             )
             x = block.finish(x, mixed)
         state.length = total

@@ -22,6 +22,7 @@ from textmill.report.card import card_view
 from textmill.report.card_figures import bin_words, lengths_plotly, show_threshold
 from textmill.report.data import collect
 from textmill.report.languages import LANGUAGES
+from textmill.report.leaderboard import board_view
 from textmill.report.verdict import OVERRUN_ALLOWED, main_measurement, overrun, own_row
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 EXAMPLE_CHARACTERS = 400
 
 CONTENTS = (
+    ("families", "Which family"),
     ("measured", "How good"),
     ("learning", "Learning"),
     ("plan", "Plan"),
@@ -127,6 +129,7 @@ def view(data: dict[str, Any]) -> dict[str, Any]:
         "measurements": [
             {**m, "own": own_row(m), "figure": figures.bars(m["rows"])} for m in data["evaluation"] if m["rows"]
         ],
+        "board": board_view(data.get("leaderboard")),
         "curve": figures.curve(training, curve_lines(data)) if training else None,
         "curve_split": curve_measurement(data),
         "stage_rows": comparison,
@@ -137,7 +140,7 @@ def view(data: dict[str, Any]) -> dict[str, Any]:
         "card": card,
         "lengths_figure": lengths_plotly(card["histogram"]) if card["histogram"] else None,
         "main_language": card["main_language"],
-        "data_card": data["corpus"] is not None and not shown["measured"] and not shown["learning"],
+        "data_card": data["corpus"] is not None and not (shown["measured"] or shown["learning"] or shown["families"]),
         "sections": shown,
         "contents": CONTENTS,
         "steps_left": steps_left(data),
@@ -155,8 +158,14 @@ def sections(data: dict[str, Any]) -> dict[str, bool]:
     those that hold something.
     """
     begun = bool(data["training"] or data["evaluation"])
-    filled = {"plan": data["plan"], "corpus": data["corpus"], "rejected": data["corpus"]}
-    return {name: begun or name == "again" or filled.get(name) is not None for name, _ in CONTENTS}
+    filled = {
+        "families": data.get("leaderboard"),
+        "plan": data["plan"],
+        "corpus": data["corpus"],
+        "rejected": data["corpus"],
+    }
+    found = {name: begun or name == "again" or filled.get(name) is not None for name, _ in CONTENTS}
+    return found | {"families": data.get("leaderboard") is not None}
 
 
 def steps_left(data: dict[str, Any]) -> list[tuple[str, str]]:

@@ -39,6 +39,7 @@ def collect(run: Run) -> dict[str, Any]:
         "corpus": _mapping(run / "corpus" / "card.json", unreadable),
         "tokens": _mapping(run / "tokens" / "index.json", unreadable),
         "plan": _mapping(run / "plan.json", unreadable),
+        "leaderboard": _mapping(run / "leaderboard.json", unreadable),
     }
     data["training"] = _training(run, data["tokens"], unreadable)
     data["evaluation"] = _evaluation(run / "evaluation", unreadable)

@@ -127,6 +127,43 @@ class Batches:
         return np.concatenate(pieces)
 
 
+class StreamBatches:
+    """Training batches whose rows go on from step to step, for models that carry their state on.
+
+    The split's documents in stored order are one ring of tokens, cut into `rows` streams of equal length that begin
+    at a place drawn by `seed`. Row r of step s + 1 begins where row r of step s ended; when a stream ends, it goes on
+    into the next one, so after one epoch each row has read another part. A pure function of (seed, step).
+
+    Args:
+        shards: the training split.
+        context: tokens in a row.
+        rows: rows in a batch.
+        seed: names the place where the first row begins.
+
+    Attributes:
+        blocks: rows of `context` tokens that make one epoch.
+        steps_per_epoch: batches that make one epoch.
+    """
+
+    def __init__(self, shards: Shards, context: int, rows: int, seed: int) -> None:
+        self._ring = Batches(shards, context, rows, seed)._ring
+        self.shards, self.context, self.rows, self.seed = shards, context, rows, seed
+        self.blocks = -(-shards.tokens // context)
+        self.steps_per_epoch = self.blocks / rows
+        first = int(_mix(np.array([seed % (1 << 64)], dtype=np.uint64))[0] % np.uint64(shards.tokens))
+        self._starts = (first + np.arange(rows) * shards.tokens // rows) % shards.tokens
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch in which batch `step` stands, counted from 0."""
+        return step * self.rows // self.blocks
+
+    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens and targets of batch `step`: int64 [rows, context] each."""
+        starts = (self._starts + step * self.context) % self.shards.tokens
+        window = np.stack([self._ring(int(first), self.context + 1) for first in starts])
+        return window[:, :-1].copy(), window[:, 1:].copy()
+
+
 class ValidationBlocks(NamedTuple):
     """What the loss during training is measured on."""
 

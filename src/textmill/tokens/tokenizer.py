@@ -21,6 +21,7 @@ from textmill.base.errors import Failure, UsageError
 from textmill.base.files import write_atomic, write_json
 from textmill.base.progress import Progress
 from textmill.corpus.texts import Texts
+from textmill.tokens.chat_template import encode_chat
 from textmill.tokens.encoders import CharacterEncoder, Encoder, LibraryEncoder, fastest_encoder
 from textmill.tokens.kinds import KINDS, train_library
 from textmill.tokens.special import CHAT_TEMPLATE, END, MULTIPLE, PAD, ROLES, SPECIAL_TOKENS, TURN_END, round_vocabulary
@@ -50,30 +51,44 @@ class Tokenizer:
 
     Args:
         library: the `tokenizers.Tokenizer` behind it.
+        imported: for the tokenizer of an imported model, the "tokenizer" part of its textmill.json: the texts of the
+            special tokens that begin and end documents and turns there, and its chat template.
 
     Attributes:
-        vocabulary: number of token ids, V, a multiple of 64.
+        vocabulary: number of token ids, V, a multiple of 64 (an imported model's may be any number).
         special: id of each special token, by name.
-        document_end: id of `<|end|>`.
+        document_begin: id of the token that is read before a document: the document end, except in imported models
+            that have another token for it.
+        document_end: id of `<|end|>`, or of what an imported model has in its place.
+        ends: ids after which nothing more of a text comes.
+        turn_ends: ids that end an answer in a conversation; empty where the model cannot answer.
         unknown: id of the token for what the vocabulary lacks; None where nothing can be lacking.
         lossless: whether any text comes back exactly. Our own kinds all do that.
         byte_lengths: int64 [V], UTF-8 bytes that each token stands for (0 for special tokens and the unknown).
     """
 
-    def __init__(self, library: tokenizers.Tokenizer) -> None:
+    def __init__(self, library: tokenizers.Tokenizer, imported: Mapping[str, Any] | None = None) -> None:
         library.encode_special_tokens = True  # text that spells a special token stays text
         library.no_padding()
         library.no_truncation()
         self.library = library
         added = library.get_added_tokens_decoder()
         self.special: dict[str, int] = {token.content: i for i, token in sorted(added.items()) if token.special}
-        if END not in self.special:
+        self.imported = imported
+        names = imported or {"document_begin": END, "document_end": END, "ends": [END], "turn_ends": [TURN_END]}
+        lacking = [name for name in (names["document_begin"], names["document_end"]) if name not in self.special]
+        if lacking:
             raise Failure(
-                f"This tokenizer has no {END} token.",
-                "It was not made by Textmill.",
-                "Take it over with: textmill tokenize RUN --tokenizer PATH",
+                f"This tokenizer has no {lacking[0]} token.",
+                "It is not the one that was imported." if imported else "It was not made by Textmill.",
+                "Import the model again." if imported else "Take it over with: textmill tokenize RUN --tokenizer PATH",
             )
-        self.document_end = self.special[END]
+        self.document_begin, self.document_end = (
+            self.special[names["document_begin"]],
+            self.special[names["document_end"]],
+        )
+        self.ends = [self.special[name] for name in names["ends"] if name in self.special]
+        self.turn_ends = [self.special[name] for name in names["turn_ends"] if name in self.special]
         self._definition = json.loads(library.to_str())
         tokens = library.get_vocab(with_added_tokens=True)
         self.vocabulary: int = max(tokens.values()) + 1
@@ -109,7 +124,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path | str) -> Tokenizer:
-        """Read `tokenizer.json`, given the file or the folder that holds it."""
+        """Read `tokenizer.json`, given the file or the folder that holds it (and `textmill.json`, if imported)."""
         path = Path(path)
         file = path / "tokenizer.json" if path.is_dir() else path
         try:
@@ -121,7 +136,9 @@ class Tokenizer:
                 "Give a folder that holds a tokenizer.json, such as runs/mine/tokens.",
             ) from error
         try:
-            return cls(tokenizers.Tokenizer.from_str(text))
+            settings = file.parent / "textmill.json"
+            imported = json.loads(settings.read_text(encoding="utf-8")).get("tokenizer") if settings.exists() else None
+            return cls(tokenizers.Tokenizer.from_str(text), imported)
         except Failure:
             raise
         except Exception as error:  # the library raises bare Exception for a damaged file
@@ -133,6 +150,15 @@ class Tokenizer:
         """Write tokenizer.json and tokenizer_config.json, which `transformers.AutoTokenizer` opens."""
         folder = Path(folder)
         write_atomic(folder / "tokenizer.json", self.to_json())
+        if self.imported:
+            named = {i: name for name, i in self.special.items()}
+            tokens = {"bos_token": named[self.document_begin], "eos_token": named[self.document_end]}
+            template = self.imported.get("chat_template")
+            more = {"chat_template": template} if template else {}
+            kind = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+            write_json(folder / "tokenizer_config.json", kind | tokens | more)
+            write_json(folder / "textmill.json", {"chat": bool(self.turn_ends), "tokenizer": dict(self.imported)})
+            return
         write_json(
             folder / "tokenizer_config.json",
             {
@@ -190,14 +216,28 @@ class Tokenizer:
             reply: end with the token after which the assistant speaks.
         """
         ids = [self.document_end]
-        for message in messages:
+        turns = list(messages)
+        for message in turns:
             if message["role"] not in ROLES:
                 raise UsageError(f'Unknown role "{message["role"]}".', fix=f"Roles: {', '.join(ROLES)}.")
+        if self.imported and self.imported.get("chat_template"):
+            template, names = self.imported["chat_template"], self.imported["names"]
+            return encode_chat(template, turns, names, self.special, self.encode_special, self.encode, reply)
+        for message in turns:
             ids += [self.special[f"<|{message['role']}|>"], *self.encode(message["content"])]
             ids.append(self.special[TURN_END])
         if reply:
             ids.append(self.special["<|assistant|>"])
         return ids
+
+    def encode_special(self, text: str) -> list[int]:
+        """Token ids of `text` in which special tokens are found where they are spelt out: for templates, not for text
+        from outside."""
+        self.library.encode_special_tokens = False
+        try:
+            return list(self.library.encode(text, add_special_tokens=False).ids)
+        finally:
+            self.library.encode_special_tokens = True
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes that `ids` stand for; special tokens stand for none."""

@@ -7,12 +7,17 @@ from typing import Literal
 
 from textmill.base.errors import UsageError
 from textmill.models.config import Switches
+from textmill.models.families import family_named
+from textmill.models.presets import Arrangement
 
 
 @dataclass(frozen=True)
 class PlanConfig:
     """What you fix yourself; what is left empty, the planner chooses from corpus, budget and machine."""
 
+    family: str = "transformer"
+    """Family of the model: ngram, hmm, rnn, gru, lstm, mingru, mamba, transformer, bert, encoder-decoder, autoencoder
+    or vae. `build` and `train` take it as --family too."""
     vocabulary: int | None = None
     """Token ids (2,048 to 65,536)."""
     width: int | None = None
@@ -27,14 +32,19 @@ class PlanConfig:
     """Tokens a step."""
     steps: int | None = None
     """Exactly so many steps, whatever the clock says; the budget then only sizes the model."""
+    set: tuple[str, ...] = ()
+    """Settings of the family itself, name=value each, such as reverse_path=aligned for the VAE."""
     allow_small: bool = False
     """Train on less than 100 kB of text all the same; the result will know its text by heart."""
-    arrangement: Literal["modern", "gpt2"] = "modern"
-    """modern: the parts that measured best; gpt2: GPT-2's own, which the stock class of `transformers` opens."""
+    arrangement: Arrangement = "modern"
+    """modern: the parts that measured best; the others: those of published models, which the stock classes of
+    `transformers` open, and llama.cpp as GGUF (all but mistral)."""
     model: Switches = Switches()  # noqa: RUF009 (frozen)
     """Single parts of the arrangement to switch on or off."""
 
     def __post_init__(self) -> None:
+        family_named(self.family)
+        object.__setattr__(self, "set", tuple(self.set))  # a list when it comes from JSON
         for name in ("vocabulary", "width", "layers", "heads", "context", "batch_tokens", "steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -57,6 +67,8 @@ class TrainingConfig:
     """Learning rate of AdamW for embedding tables, at width 768; scaled by sqrt(768 / width)."""
     head_rate: float = 0.004
     """Learning rate of AdamW for the output matrix, scaled likewise."""
+    dense_rate: float = 0.002
+    """Learning rate of AdamW for the matrices of families that Muon does not suit."""
     scalar_rate: float = 0.01
     """Learning rate of AdamW for scalars, gates, norms and biases."""
     momentum: float = 0.95
@@ -96,7 +108,7 @@ class TrainingConfig:
             raise UsageError(f"decay_share must lie between 0 and 1, not {self.decay_share}.")
         if self.checkpoint_seconds <= 0:
             raise UsageError("checkpoint_seconds must be above 0.")
-        for name in ("matrix_rate", "table_rate", "head_rate", "scalar_rate"):
+        for name in ("matrix_rate", "table_rate", "head_rate", "dense_rate", "scalar_rate"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name} must be above 0.")
         if self.threads is not None and self.threads < 1:

@@ -1,4 +1,4 @@
-"""The training loop: steps from shards to weights, resumable bit for bit. Knows one objective, the next token."""
+"""The training loop: steps from shards to weights, resumable bit for bit. Knows no family and no objective."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from textmill.base.errors import Failure, Interrupted
 from textmill.base.progress import Progress
 from textmill.base.settings import show_count, show_duration
-from textmill.models.transformer import Block, Transformer
-from textmill.tokens.batches import Batches, ValidationBlocks
+from textmill.tokens.batches import Batches, StreamBatches, ValidationBlocks
 from textmill.training.checkpoints import Journal, load_checkpoint, save_checkpoint
 from textmill.training.compiler import compiled
 from textmill.training.config import TrainingConfig
-from textmill.training.loss import chunk_loss, linear_cross_entropy
+from textmill.training.objectives import NextToken, Objective, count_targets, rows_of
 from textmill.training.optimizers import make_optimizers
 from textmill.training.schedule import Schedule
 from textmill.training.state import Job, TrainState, out_of_memory
@@ -30,35 +28,43 @@ REPLAN_EVERY = 20
 
 
 class Trainer:
-    """Trains one Transformer on one set of shards.
+    """Trains one neural model of any family on one set of shards.
 
     Args:
-        model: fresh weights, already on their device, with `compute_dtype` set.
-        batches: the text, a pure function of (seed, step).
+        model: fresh weights, already on their device, with `compute_dtype` set. It offers `training_loss`,
+            `parameter_roles` and `target_log_probs` (models/neural.py).
+        batches: the text, a pure function of (seed, step); for a model that carries its state from batch to batch
+            one whose rows go on from step to step.
         validation: what is scored along the way.
         job: steps or seconds, rows.
         config: learning rates and guards.
         folder: where checkpoints and the journal live.
-        compile: whether to compile the blocks.
+        compile: whether to compile what the model lets compile.
+        objective: what is minimized; the next token by default.
     """
 
     def __init__(
         self,
-        model: Transformer,
-        batches: Batches,
+        model: Any,
+        batches: Batches | StreamBatches,
         validation: ValidationBlocks,
         job: Job,
         config: TrainingConfig,
         folder: Path,
         *,
         compile: bool,
+        objective: Objective | None = None,
     ) -> None:
         self.model, self.batches, self.validation = model, batches, validation
         self.job, self.config, self.folder = job, config, folder
         self.journal = Journal(folder / "journal.json")
-        self.adam, self.muon = make_optimizers(model, config, job.table_decay)
-        self.kernel: Callable[..., tuple[Tensor, Tensor]] = compiled(chunk_loss) if compile else chunk_loss
-        self.block: Callable[..., Tensor] = compiled(Block.forward) if compile else Block.forward
+        self.objective = objective or NextToken()
+        self.optimizers = make_optimizers(model, config, job.table_decay)
+        parts = getattr(model, "training_parts", None)
+        self.parts: dict[str, Any] = parts(compiled if compile else None) if parts else {}
+        """What the model asked to be handed to each `training_loss`, such as compiled blocks."""
+        self.carried: list[Any] = []
+        """The state of each micro-batch after the last step, of a model that carries it on."""
         schedule = Schedule(job.steps, min(config.warmup_steps, max(1, job.steps // 4)), config.decay_share)
         self.at = TrainState(schedule, job.micro_rows)
         self.problems: list[str] = []
@@ -73,8 +79,9 @@ class Trainer:
         if state is None:
             return
         self.model.load_state_dict(state["model"])
-        self.adam.load_state_dict(state["adam"])
-        self.muon.load_state_dict(state["muon"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state[name])
+        self.carried = list(state.get("carried", []))
         self.at = TrainState.restore(state["progressed"])
         self._saved_at = self.at.seconds
 
@@ -85,8 +92,8 @@ class Trainer:
             self.at.step,
             {
                 "model": self.model.state_dict(),
-                "adam": self.adam.state_dict(),
-                "muon": self.muon.state_dict(),
+                **{name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+                "carried": self.carried,
                 "progressed": self.at.dump(),
             },
         )
@@ -100,22 +107,19 @@ class Trainer:
 
     def backward(self, step: int) -> float:
         """Gradients of one step, in micro-batches. Returns the mean loss in nats a token."""
-        inputs, targets = (torch.from_numpy(part) for part in self.batches.batch(step))
-        scale = 1.0 / max(1, int((targets >= 0).sum()))
+        batch = self.objective.batch(*self.batches.batch(step), step)
+        scale = 1.0 / max(1, count_targets(batch))
         total = torch.zeros(())
-        for start in range(0, len(inputs), self.at.micro_rows):
-            rows = slice(start, start + self.at.micro_rows)
-            hidden = self.model.hidden(inputs[rows].to(self.model.device), self.block)
-            loss = linear_cross_entropy(
-                hidden.flatten(0, 1),
-                self.model.head_weight,
-                targets[rows].flatten().to(self.model.device),
-                cap=self.model.config.logit_softcap,
-                scale=scale,
-                kernel=self.kernel,
-            )
+        carried: list[Any] = []
+        for number, start in enumerate(range(0, self.job.rows, self.at.micro_rows)):
+            part = rows_of(batch, start, self.at.micro_rows, self.job.rows, self.model.device)
+            before = self.carried[number] if number < len(self.carried) else None
+            loss, after = self.model.training_loss(part, scale, before, **self.parts)
             loss.backward()
             total += loss.detach().cpu()
+            carried.append(after)
+        if self.model.carries:
+            self.carried = carried
         return float(total)
 
     def gradients(self, step: int) -> float:
@@ -125,8 +129,7 @@ class Trainer:
             self.at.micro_rows = known["micro_rows"]
         while True:
             try:
-                if self.model.config.dropout:
-                    torch.manual_seed(hash((self.config.seed, step)) & 0x7FFFFFFF)
+                torch.manual_seed(hash((self.config.seed, step)) & 0x7FFFFFFF)  # of dropout
                 return self.backward(step)
             except (MemoryError, RuntimeError) as error:
                 if not out_of_memory(error) or self.at.micro_rows == 1:
@@ -139,14 +142,15 @@ class Trainer:
                     raise
                 self._zero()
                 self.at.micro_rows = max(1, self.at.micro_rows // 2)
+                self.carried = []  # states of other rows now
                 self.journal.add({"step": step, "kind": "micro_rows", "micro_rows": self.at.micro_rows})
                 self.event(f"memory ran out: {self.at.micro_rows} rows at once from here on")
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
 
     def _zero(self) -> None:
-        self.adam.zero_grad(set_to_none=True)
-        self.muon.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
 
     def step(self) -> tuple[float, float, float]:
         """One step. Returns loss (nats a token), gradient norm, level of the learning rate."""
@@ -165,12 +169,12 @@ class Trainer:
         at.skipped = 0
         if config.clip and norm > config.clip:
             torch._foreach_mul_(gradients, config.clip / (norm + 1e-6))
-        for optimizer in (self.adam, self.muon):
+        for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = group["base"] * level
-        self.muon.param_groups[0]["momentum"] = 0.85 + (config.momentum - 0.85) * min(1.0, at.step / 200)
-        self.adam.step()
-        self.muon.step()
+                if name == "muon":
+                    group["momentum"] = 0.85 + (config.momentum - 0.85) * min(1.0, at.step / 200)
+            optimizer.step()
         self._zero()
         at.loss_mean = loss if at.step == 0 else 0.98 * at.loss_mean + 0.02 * loss
         at.step += 1
@@ -179,12 +183,13 @@ class Trainer:
     def validate(self) -> float:
         """Bits per byte on the fixed piece of the validation split."""
         model, nats = self.model, 0.0
+        log_probs = getattr(model, "validation_log_probs", None) or model.target_log_probs
         model.eval()
         for start in range(0, len(self.validation.inputs), 16):
             rows = slice(start, start + 16)
             inputs = torch.from_numpy(self.validation.inputs[rows]).to(model.device)
             targets = torch.from_numpy(self.validation.targets[rows]).to(model.device)
-            nats -= float(model.target_log_probs(inputs, targets).double().sum())
+            nats -= float(log_probs(inputs, targets).double().sum())
         model.train()
         return nats / math.log(2) / max(1, self.validation.bytes)
 
@@ -234,8 +239,8 @@ class Trainer:
     def run(
         self,
         progress: Progress,
-        on_validation: Callable[[Transformer, int, float], list[dict[str, Any]]] | None = None,
-        on_best: Callable[[Transformer, int], None] | None = None,
+        on_validation: Callable[[Any, int, float], list[dict[str, Any]]] | None = None,
+        on_best: Callable[[Any, int], None] | None = None,
     ) -> TrainState:
         """Train to the end of the steps or of the clock.
 
@@ -321,8 +326,8 @@ class Trainer:
 
     def _validated(
         self,
-        on_validation: Callable[[Transformer, int, float], list[dict[str, Any]]] | None,
-        on_best: Callable[[Transformer, int], None] | None,
+        on_validation: Callable[[Any, int, float], list[dict[str, Any]]] | None,
+        on_best: Callable[[Any, int], None] | None,
     ) -> bool:
         """Validate, keep the best, and say whether to stop early."""
         at = self.at

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from textmill.models.transformer import Transformer
 from textmill.training.config import TrainingConfig
 
 # Polar Express (Amsel et al. 2025, alg. 1), five steps, with the safety factor folded in.
@@ -68,9 +67,12 @@ class Muon(torch.optim.Optimizer):
             shapes: dict[tuple[int, ...], list[Tensor]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    # A fused query-key-value matrix is three square ones: orthogonalize each by itself.
-                    shapes.setdefault(tuple(parameter.shape), []).append(parameter)
-            for shape, parameters in shapes.items():
+                    # A fused query-key-value matrix is three square ones: orthogonalize each by itself. Other
+                    # matrices made of several, one above the other, say so in an attribute `pieces`.
+                    kind = (*parameter.shape, getattr(parameter, "pieces", 0))
+                    shapes.setdefault(kind, []).append(parameter)
+            for (*size_2d, _), parameters in shapes.items():
+                shape = tuple(size_2d)
                 updates = []
                 for parameter in parameters:
                     state = self.state[parameter]
@@ -79,7 +81,7 @@ class Muon(torch.optim.Optimizer):
                     buffer = state["momentum"]
                     buffer.lerp_(parameter.grad, 1 - group["momentum"])
                     updates.append(torch.lerp(parameter.grad, buffer, group["momentum"]))
-                pieces = shape[0] // shape[1] if shape[0] == 3 * shape[1] else 1
+                pieces = getattr(parameters[0], "pieces", shape[0] // shape[1] if shape[0] == 3 * shape[1] else 1)
                 stacked = torch.stack(updates).to(self.dtype)
                 stacked = stacked.view(len(parameters) * pieces, shape[0] // pieces, shape[1])
                 polar = orthogonalize(stacked).float().view(len(parameters), *shape)
@@ -92,44 +94,50 @@ class Muon(torch.optim.Optimizer):
                     parameter.sub_(update, alpha=size)
 
 
-def make_optimizers(
-    model: Transformer, config: TrainingConfig, table_decay: float = 0.0
-) -> tuple[torch.optim.AdamW, Muon]:
-    """AdamW for tables, head and scalars; Muon for the matrices inside the blocks.
+def make_optimizers(model: Any, config: TrainingConfig, table_decay: float = 0.0) -> dict[str, torch.optim.Optimizer]:
+    """AdamW and Muon over a model's parameters, by the roles that it gives them.
 
     Args:
-        model: the Transformer.
+        model: any neural family; `parameter_roles()` names each parameter's part: "matrix" (Muon), and for AdamW
+            "table" (embeddings), "added_table" (tables that are added to others), "head" (the output matrix), "dense"
+            (matrices that Muon does not suit) and "scalar" (norms, biases, gates).
         config: the learning rates.
-        table_decay: weight decay of the tables that are added to others (bigrams, values); not of the embedding.
+        table_decay: weight decay of the added tables (bigrams, values); not of the embedding.
+
+    Returns:
+        "adam" and "muon", those that have something to do. Each group keeps its learning rate in "base".
     """
-    scale = (model.config.width / 768) ** -0.5
-    matrices = [p for block in model.blocks for p in block.parameters() if p.ndim == 2]
-    head = [] if model.config.tied_head else [model.head.weight]
-    tables = [module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)]
-    added = [table.weight for table in model.value_tables.values()]
-    if model.config.bigram_buckets:
-        added.append(model.bigram.weight)
-    known = {id(p) for p in (*matrices, *head, *tables)}
-    decayed = {id(p) for p in added}
-    # A tied table is the output matrix too: it gets the head's gentle rate.
-    table_rate = config.head_rate if model.config.tied_head else config.table_rate
+    scale = (getattr(model.config, "width", 768) / 768) ** -0.5
+    roles = model.parameter_roles()
+    rates = {
+        "table": config.table_rate * scale,
+        "added_table": config.table_rate * scale,
+        "head": config.head_rate * scale,
+        "dense": config.dense_rate,
+        "scalar": config.scalar_rate,
+    }
+    unknown = set(roles) - {*rates, "matrix"}
+    assert not unknown, f"unknown roles of parameters: {unknown}"
+    counted = [id(p) for group in roles.values() for p in group]
+    every = [id(p) for p in model.parameters() if p.requires_grad]
+    assert sorted(counted) == sorted(every), "a parameter has no role, or two"
     groups: list[dict[str, Any]] = [
-        {"params": [p for p in tables if id(p) not in decayed], "lr": table_rate * scale},
-        {"params": added, "lr": config.table_rate * scale, "weight_decay": table_decay},
-        {"params": head, "lr": config.head_rate * scale},
-        {"params": [p for p in model.parameters() if id(p) not in known], "lr": config.scalar_rate},
+        {"params": roles[role], "lr": rate, **({"weight_decay": table_decay} if role == "added_table" else {})}
+        for role, rate in rates.items()
+        if roles.get(role)
     ]
-    adam = torch.optim.AdamW(
-        [group for group in groups if group["params"]], betas=(0.8, 0.95), eps=1e-10, weight_decay=0.0, fused=True
-    )
-    muon = Muon(
-        matrices,
-        lr=config.matrix_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        dtype=model.compute_dtype,
-    )
-    for optimizer in (adam, muon):
+    found: dict[str, torch.optim.Optimizer] = {}
+    if groups:
+        found["adam"] = torch.optim.AdamW(groups, betas=(0.8, 0.95), eps=1e-10, weight_decay=0.0, fused=True)
+    if roles.get("matrix"):
+        found["muon"] = Muon(
+            roles["matrix"],
+            lr=config.matrix_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            dtype=model.compute_dtype,
+        )
+    for optimizer in found.values():
         for group in optimizer.param_groups:
             group["base"] = group["lr"]
-    return adam, muon
+    return found

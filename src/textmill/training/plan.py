@@ -8,7 +8,8 @@ from typing import Any
 
 from textmill.base.errors import Failure, UsageError
 from textmill.base.settings import show_bytes, show_count, show_duration
-from textmill.models.config import TransformerConfig, gpt2_arrangement
+from textmill.models.config import TransformerConfig
+from textmill.models.presets import arrange
 from textmill.tokens.vocabulary import choose_vocabulary
 from textmill.training.config import PlanConfig, TrainingConfig
 from textmill.training.probe import Probe
@@ -119,7 +120,7 @@ def model_parameters(shape: TransformerConfig) -> int:
         tables += (shape.layers + 1) // 2 * shape.vocabulary * shape.width
     tables += shape.bigram_buckets * shape.width
     head = 0 if shape.tied_head else shape.vocabulary * shape.width
-    return shape.matmul_parameters - shape.vocabulary * shape.width + tables + head
+    return shape.matmul_parameters + shape.idle_parameters - shape.vocabulary * shape.width + tables + head
 
 
 def choose_batch_tokens(read_tokens: float) -> int:
@@ -139,10 +140,9 @@ def choose_shape(config: PlanConfig, layers: int, width: int, vocabulary: int, c
     shape: dict[str, Any] = {
         "vocabulary": vocabulary, "context": context, "layers": layers, "width": width, "heads": heads,
     }  # fmt: skip
-    base = gpt2_arrangement(**shape)
     if config.arrangement == "modern":
-        base = TransformerConfig(**shape, bigram_buckets=min(BIGRAMS_A_TOKEN * vocabulary, MOST_BIGRAMS))
-    return replace(base, **config.model.chosen())
+        shape["bigram_buckets"] = min(BIGRAMS_A_TOKEN * vocabulary, MOST_BIGRAMS)
+    return replace(arrange(config.arrangement, **shape), **config.model.chosen())
 
 
 def evaluation_seconds(facts: Facts, shape: TransformerConfig, tokens_per_second: float) -> float:

@@ -11,6 +11,7 @@ from textmill.base.run import Run
 from textmill.base.settings import from_mapping
 from textmill.models.config import Switches
 from textmill.training.config import PlanConfig, TrainingConfig
+from textmill.training.family_settings import check_settings
 from textmill.training.plan import Facts, Plan, make_plan
 from textmill.training.probe import Probe, probe_machine
 
@@ -83,6 +84,7 @@ def plan_run(
     elapsed: float = 0.0,
     evaluate: bool = True,
     tokenized: bool = True,
+    known_probe: Probe | None = None,
 ) -> Plan:
     """The plan of this run for this budget; the one in `plan.json` when it was made for the same.
 
@@ -94,6 +96,7 @@ def plan_run(
         elapsed: seconds of the budget already spent.
         evaluate: whether evaluation and report come out of the budget.
         tokenized: False before the tokenizer exists: vocabulary and token counts are then estimates.
+        known_probe: of this machine, measured moments ago; None measures it where that was not done for this run.
     """
     asked = [run.fingerprint("corpus"), budget, asdict(config), asdict(training), evaluate]
     key = hash_json([*asked, run.fingerprint("tokens")] if tokenized else asked)
@@ -102,18 +105,44 @@ def plan_run(
     if before.get("key") == key or (not tokenized and before.get("first_key") == key):
         names = ("chosen", "reasons", "warnings", "measured", "predicted", "actual", "budget_seconds")
         return Plan(**{name: before[name] for name in names})
+    check_settings(config.family, config.set)
     same_machine = before.get("first_key") == hash_json(asked)
     if same_machine:  # the probe of a few seconds ago
         probe, known = _probe_from(before["measured"]), before["measured"]["texture"]
+    elif known_probe is not None:
+        probe, known = known_probe, None
     else:
         with progress.task("Probing this machine"):
             probe, known = probe_machine(training.threads), None
     facts = gather_facts(run, known)
     if not tokenized:
         facts = Facts(facts.train_bytes, facts.held_bytes, facts.texture)
-    plan = make_plan(facts, probe, budget, config, training, elapsed=elapsed, evaluate=evaluate)
+    if config.family == "transformer" or not tokenized:
+        # Before there are tokens, any family needs no more of the plan than its vocabulary.
+        general = config if config.family == "transformer" else _general(config)
+        plan = make_plan(facts, probe, budget, general, training, elapsed=elapsed, evaluate=evaluate)
+    else:
+        from textmill.tokens.tokenizer import Tokenizer
+        from textmill.training.family_plan import plan_family
+
+        tokenizer = Tokenizer.load(run / "tokens")
+        with progress.task(f"Trying sizes of the family {config.family}"):
+            plan = plan_family(
+                facts, probe, budget, config, training, special=special_ids(tokenizer), elapsed=elapsed,
+                evaluate=evaluate,
+            )  # fmt: skip
     write_plan(run, plan, key=key, first_key=hash_json(asked), settings=asdict(config))
     return plan
+
+
+def _general(config: PlanConfig) -> PlanConfig:
+    """What holds for a family other than the Transformer before there are tokens: the vocabulary, the length."""
+    return PlanConfig(vocabulary=config.vocabulary, steps=config.steps, allow_small=config.allow_small)
+
+
+def special_ids(tokenizer: Any) -> dict[str, int]:
+    """The tokenizer's special tokens by name, the document end as `<|end|>` whatever its own name."""
+    return {**tokenizer.special, "<|end|>": tokenizer.document_end}
 
 
 def write_plan(run: Run, plan: Plan, **more: Any) -> None:

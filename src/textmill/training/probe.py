@@ -10,9 +10,9 @@ import torch
 
 from textmill.base.hardware import hardware
 from textmill.models.config import TransformerConfig
+from textmill.models.cross_entropy import linear_cross_entropy
 from textmill.models.transformer import Transformer
 from textmill.training.config import TrainingConfig
-from textmill.training.loss import linear_cross_entropy
 from textmill.training.optimizers import make_optimizers
 
 WIDTHS = (192, 512)
@@ -77,14 +77,14 @@ def step_rate(width: int, dtype: torch.dtype, device: str) -> float:
     shape = TransformerConfig(vocabulary=4096, context=256, layers=2, width=width, heads=width // 64)
     model = Transformer(shape).to(device)
     model.compute_dtype = dtype
-    adam, muon = make_optimizers(model, TrainingConfig())
+    optimizers = make_optimizers(model, TrainingConfig())
     tokens = torch.randint(0, shape.vocabulary, (STEP_TOKENS // shape.context, shape.context), device=device)
     times = []
     for _ in range(3):
         start = time.perf_counter()
         hidden = model.hidden(tokens).flatten(0, 1)
         linear_cross_entropy(hidden, model.head_weight, tokens.flatten(), cap=shape.logit_softcap).backward()
-        for optimizer in (adam, muon):
+        for optimizer in optimizers.values():
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         if device == "cuda":

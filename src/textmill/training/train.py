@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -20,20 +22,23 @@ from textmill.base.progress import Progress
 from textmill.base.run import Run, Stage
 from textmill.base.settings import from_mapping, show_count
 from textmill.models.config import Switches
+from textmill.models.families import family_named
 from textmill.models.load import save_model
 from textmill.models.transformer import Transformer
-from textmill.tokens.batches import Batches, validation_blocks
+from textmill.tokens.batches import Batches, StreamBatches, validation_blocks
 from textmill.tokens.shards import Shards
 from textmill.tokens.tokenizer import Tokenizer
 from textmill.training.checkpoints import remove_checkpoints
 from textmill.training.compiler import KernelCache
 from textmill.training.config import PlanConfig, TrainingConfig
 from textmill.training.loop import Trainer
+from textmill.training.objectives import make_objective
 from textmill.training.plan import Plan, choose_shape
+from textmill.training.planning import special_ids
 from textmill.training.state import Job
 
 BEST = "best.safetensors"
-Sampler = Callable[[Transformer, Tokenizer, int], str]
+Sampler = Callable[[Any, Tokenizer, int], str]
 """Draws a text from the model at a step, for the timeline of samples."""
 
 
@@ -96,36 +101,39 @@ def train_model(
     checkpoints = run / "checkpoints"
     prepare_checkpoints(checkpoints, stage.fingerprint)
     tokenizer = Tokenizer.load(tokens_folder)
-    shape = choose_shape(
-        PlanConfig(
-            heads=chosen["heads"], arrangement=chosen["arrangement"], model=from_mapping(Switches, chosen["switches"])
-        ),
-        chosen["layers"],
-        chosen["width"],
-        tokenizer.vocabulary,
-        chosen["context"],
-    )
-    model = Transformer(shape).to(device)
+    if family_named(chosen.get("family", "transformer")).kind == "counted":
+        return _fit(stage, plan, config, tokenizer, Shards(tokens_folder, "train"), tokens_folder, progress)
+    model = make_model(chosen, tokenizer).to(device)
     model.compute_dtype = torch.bfloat16 if chosen["precision"] == "bf16" else torch.float32
+    context = chosen["context"]
     shards = Shards(tokens_folder, "train")
     held = validation_blocks(
-        Shards(tokens_folder, "validation"), shape.context, config.validation_tokens, tokenizer.byte_lengths
+        Shards(tokens_folder, "validation"),
+        context,
+        min(config.validation_tokens, getattr(model, "validation_tokens", config.validation_tokens)),
+        tokenizer.byte_lengths,
     )
+    batches: Batches | StreamBatches
+    batches = (StreamBatches if model.carries else Batches)(shards, context, chosen["rows"], config.seed)
+    objective = make_objective(model.objective, model.config, special_ids(tokenizer), config.seed, tokenizer)
     kernels = KernelCache() if chosen["compile"] else None
     published = False
 
-    def on_validation(model: Transformer, step: int, seconds: float) -> list[dict[str, Any]]:
+    def on_validation(model: Any, step: int, seconds: float) -> list[dict[str, Any]]:
         nonlocal published
         if kernels is not None and not published:
             kernels.publish()
             published = True
-        if sampler is None:
+        if sampler is None or not family_named(model.family).generates:
             return []
         text = sampler(model, tokenizer, step)
         return [{"kind": "sample", "step": step, "seconds": round(seconds, 3), "prompt": "", "text": text}]
 
-    def on_best(model: Transformer, step: int) -> None:
-        weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    def on_best(model: Any, step: int) -> None:
+        weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+        # Copies where two names share one memory (tied tables), which the file format does not know.
+        shared = len({value.data_ptr() for value in weights.values()}) < len(weights)
+        weights = {name: value.clone() if shared else value.contiguous() for name, value in weights.items()}
         scratch = checkpoints / f"{BEST}.writing"
         save_file(weights, scratch, metadata={"step": str(step)})
         scratch.replace(checkpoints / BEST)
@@ -139,19 +147,19 @@ def train_model(
         table_decay=chosen["table_decay"],
     )
     progress.say(
-        f"Training {shape.layers} layers of {shape.width}, {show_count(model.size)} parameters, "
-        f"on {show_count(shards.tokens)} tokens."
+        f"Training {describe(chosen)}, {show_count(model.size)} parameters, on {show_count(shards.tokens)} tokens."
     )
     try:
         with stage.work() as folder:
             trainer = Trainer(
                 model,
-                Batches(shards, shape.context, chosen["rows"], config.seed),
+                batches,
                 held,
                 job,
                 config,
                 checkpoints,
                 compile=bool(chosen["compile"]),
+                objective=objective,
             )
             done = trainer.run(progress, on_validation, on_best)
             if not math.isfinite(done.best):
@@ -169,7 +177,7 @@ def train_model(
             write_lines(folder / "training.jsonl", others)
             write_lines(folder / "samples.jsonl", samples)
             speeds = [entry["tokens_per_second"] for entry in others if entry["kind"] == "step"]
-            tokens = done.step * chosen["rows"] * shape.context
+            tokens = done.step * chosen["rows"] * context
             stage.counts = {
                 "steps": done.step,
                 "best_step": done.best_step,
@@ -187,6 +195,85 @@ def train_model(
         if kernels is not None:
             kernels.close()
     shutil.rmtree(checkpoints, ignore_errors=True)  # the model is whole; nothing is left to go on with
+    return dict(stage.counts)
+
+
+def make_model(chosen: dict[str, Any], tokenizer: Tokenizer) -> Any:
+    """Fresh weights of the neural model that a plan chose."""
+    family = chosen.get("family", "transformer")
+    if family != "transformer":
+        kind = family_named(family).model_class()
+        config = from_mapping(kind.config_class, chosen["config"])
+        if hasattr(kind, "fitted"):  # what only the tokenizer tells, such as which tokens end sentences
+            config = kind.fitted(config, tokenizer)
+        return kind(config)
+    shape = choose_shape(
+        PlanConfig(
+            heads=chosen["heads"], arrangement=chosen["arrangement"], model=from_mapping(Switches, chosen["switches"])
+        ),
+        chosen["layers"],
+        chosen["width"],
+        tokenizer.vocabulary,
+        chosen["context"],
+    )
+    return Transformer(shape)
+
+
+def describe(chosen: dict[str, Any]) -> str:
+    """The chosen model in a few words: "2 layers of 192", "LSTM, 2 layers of 256", "n-gram"."""
+    family = family_named(chosen.get("family", "transformer"))
+    size = f"{chosen['layers']} layers of {chosen['width']}" if chosen.get("layers") and chosen.get("width") else ""
+    name = "" if family.name == "transformer" else family.label
+    return ", ".join(part for part in (name, size) if part)
+
+
+def _fit(
+    stage: Stage,
+    plan: Plan,
+    config: TrainingConfig,
+    tokenizer: Tokenizer,
+    train: Shards,
+    tokens_folder: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Fit a model that counts: all of the text, or what the time allows."""
+    family = family_named(plan.chosen["family"])
+    kind = family.model_class()
+    model = kind(from_mapping(kind.config_class, plan.chosen["config"]))
+    progress.say(f"Fitting {describe(plan.chosen)} on {show_count(train.tokens)} tokens.")
+    began = time.monotonic()
+    with stage.work() as folder:
+        with progress.task(f"Fitting the {family.label} model"):
+            model.fit(train, seconds=plan.chosen["train_seconds"], seed=config.seed)
+        seconds = time.monotonic() - began
+        held = Shards(tokens_folder, "validation")
+        ids = held.read(0, min(held.tokens, config.validation_tokens))
+        if ids[-1] != tokenizer.document_end and (ids == tokenizer.document_end).any():
+            ids = ids[: int(np.flatnonzero(ids == tokenizer.document_end)[-1]) + 1]  # whole documents
+        nats = -float(np.asarray(model.score(ids), np.float64).sum())
+        figure = nats / math.log(2) / max(1, int(tokenizer.byte_lengths[ids].sum()))
+        model.save(folder, tokenizer.document_end)
+        tokenizer.save(folder)
+        write_lines(
+            folder / "training.jsonl",
+            [{"kind": "validation", "step": 0, "seconds": round(seconds, 3), "tokens": train.tokens,
+              "bits_per_byte": figure if math.isfinite(figure) else None}],
+        )  # fmt: skip
+        write_lines(folder / "samples.jsonl", [])
+        fitted = int(getattr(model, "tokens", train.tokens))
+        stage.counts = {
+            "steps": 0,
+            "best_step": 0,
+            "tokens": fitted,
+            "epochs": round(fitted / train.tokens, 3),
+            "parameters": int(model.size),
+            "training_seconds": round(seconds, 2),
+            "bits_per_byte": figure,
+            "tokens_per_second": round(fitted / max(seconds, 1e-9), 1),
+            "micro_rows": 0,
+            "memory_bytes": peak_bytes(),
+            "threads": config.threads or hardware().cores,
+        }
     return dict(stage.counts)
 
 

@@ -8,13 +8,13 @@ returns. Only the others (control characters, what looks wrongly decoded, what m
 from __future__ import annotations
 
 import unicodedata
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from textmill.corpus.cleaning.text import clean
 from textmill.corpus.kernels import code_at, inline, kernel, width_of
+from textmill.corpus.tables import stored
 from textmill.corpus.texts import Texts
 
 _BLOCK = 64
@@ -40,7 +40,7 @@ class CleanedTexts(NamedTuple):
     damage: np.ndarray
 
 
-@lru_cache(maxsize=1)
+@stored()
 def _table() -> np.ndarray:
     """What must be known of a code point to see that a text is clean, uint8 [0x30000].
 

@@ -17,6 +17,7 @@ import numpy as np
 from textmill.base.errors import UsageError
 from textmill.corpus.cleaning.spaces import is_space
 from textmill.corpus.kernels import FNV_BASIS, code_at, kernel, mix, width_of
+from textmill.corpus.tables import stored
 from textmill.corpus.texts import Texts
 
 ENGLISH = (
@@ -43,7 +44,7 @@ _SINGLE, _LETTER, _DIGIT, _JOINS, _MARK = range(5)
 _TABLE_SIZE = 0x20000
 
 
-@lru_cache(maxsize=1)
+@stored()
 def _table() -> np.ndarray:
     """Kind of each code point, uint8 [0x20001]: on its own, letter, digit, joins (_), mark."""
     table = np.zeros(_TABLE_SIZE + 1, dtype=np.uint8)

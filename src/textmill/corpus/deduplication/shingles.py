@@ -1,7 +1,8 @@
 """Texts to shingles: hashes of runs of five normalized words. Touches nothing but numba's cache of compiled code.
 
-Two texts that differ in case, accents, punctuation, spacing or numbers alone have the same shingles. Every character
-of a script that is written without spaces is a word of its own, so that Chinese texts have shingles too.
+Two texts that differ in case, accents, punctuation or spacing alone have the same shingles; numbers count as they
+stand, lest tables of one form pass for repeats. Every character of a script that is written without spaces is a word
+of its own, so that Chinese texts have shingles too.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from textmill.corpus.kernels import FNV_BASIS, code_at, kernel, mix, width_of
+from textmill.corpus.tables import stored
 from textmill.corpus.texts import Texts
 
 WORDS = 5
@@ -44,6 +46,14 @@ def _within(code: int, ranges: tuple[tuple[int, int], ...]) -> bool:
 
 @functools.cache
 def fold_table() -> np.ndarray:
+    """What each code point below 0x20000 counts as, int32 [0x20000]; see `_folds`."""
+    table = _folds()
+    table.flags.writeable = False
+    return table
+
+
+@stored()
+def _folds() -> np.ndarray:
     """What each code point below 0x20000 counts as, int32 [0x20000].
 
     0 separates words (spaces, punctuation, symbols, control characters); -1 is passed over (combining marks, joiners,
@@ -59,7 +69,6 @@ def fold_table() -> np.ndarray:
         elif category[0] in "LN" or category == "Mc":
             folded = code if _within(code, _PLAIN) else _folded(character, category)
             table[code] = folded | (_OWN if _within(code, _UNSPACED) and not 48 <= folded <= 57 else 0)
-    table.flags.writeable = False
     return table
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import unicodedata
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from textmill.corpus.kernels import code_at, kernel, width_of
+from textmill.corpus.tables import stored
 from textmill.corpus.texts import Texts
 
 OTHER, SPACE, SYMBOL, LOWER, HAN, KANA, HANGUL, UPPER, DIGIT = range(9)
@@ -52,7 +52,7 @@ class Counts(NamedTuple):
     breaks: np.ndarray
 
 
-@lru_cache(maxsize=1)
+@stored()
 def class_table() -> np.ndarray:
     """Character class by code point, uint8 [0x20001]; the last entry stands for all planes above, which are Han."""
     table = np.full(_TABLE_SIZE + 1, OTHER, dtype=np.uint8)

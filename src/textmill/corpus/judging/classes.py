@@ -12,6 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 from textmill.corpus.judging.exceptions import units
+from textmill.corpus.tables import stored
 
 SPACE = 1 << 0
 """Separates words (`str.isspace`)."""
@@ -115,7 +116,7 @@ def _of(characters: str) -> np.ndarray:
     return np.array([ord(character) for character in characters])
 
 
-@lru_cache(maxsize=1)
+@stored("judging/exceptions.py")
 def classes() -> np.ndarray:
     """Flags of each code point, uint32 [SIZE]."""
     table = np.zeros(SIZE, dtype=np.uint32)

@@ -199,8 +199,14 @@ class Classifier:
         self.weights, self.report = weights, report
 
     @classmethod
-    def train(cls, good: Texts, bad: Texts, seed: int = 0) -> Classifier:
+    def train(cls, good: Texts, bad: Texts, seed: int = 0, kinds: tuple[str, str] = ("good", "bad")) -> Classifier:
         """Learn to tell `good` from `bad`; the same texts and seed give the same weights.
+
+        Args:
+            good: texts whose class scores 1.
+            bad: texts whose class scores 0.
+            seed: draws the order of training.
+            kinds: what the two are called; the first is also the setting that asks for them (--good).
 
         Raises:
             UsageError: a side has too little text to learn from and to measure on.
@@ -208,14 +214,14 @@ class Classifier:
         mask = np.uint64((1 << BITS) - 1)
         sides = []
         whole = min(len(good), len(bad)) >= HELD_OUT
-        for name, texts in (("good", good), ("bad", bad)):
+        for name, texts in zip(kinds, (good, bad), strict=True):
             features, ends = _all_features(texts, mask)
             begins, stops, documents = _passages(ends)
             if len(begins) < 2:
                 raise UsageError(
                     f"There is too little {name} text to train a classifier.",
                     f"It has {len(features) // 2} words; at least {2 * PASSAGE} in two passages are needed.",
-                    "Name more text, or leave --good away.",
+                    f"Name more text, or leave --{kinds[0]} away.",
                 )
             held = _held_out(texts)[documents] if whole else np.arange(len(begins)) % HELD_OUT == HELD_OUT - 1
             if held.all() or not held.any():
@@ -269,12 +275,12 @@ class Classifier:
         """The column of `COLUMNS`."""
         return {"quality_score": self.scores(texts)}
 
-    def summary(self) -> str:
-        """One sentence on how well it tells the classes apart."""
+    def summary(self, name: str = "quality", kind: str = "good") -> str:
+        """One sentence on how well it tells the classes apart; `kind` is what the class that scores 1 is called."""
         report = self.report
         what = "documents" if report.whole else "passages of the same documents, so that these figures flatter"
         return (
-            f"The quality classifier ranks a good text above another in {100 * report.auc:.1f}% of pairs and tells "
+            f"The {name} classifier ranks a {kind} text above another in {100 * report.auc:.1f}% of pairs and tells "
             f"{100 * report.accuracy:.1f}% right, on {report.good} + {report.bad} held-out {what}."
         )
 
@@ -311,7 +317,9 @@ def _load(path: str, size: int, changed: int) -> Classifier:
             weights[file.get_tensor("places")] = file.get_tensor("weights")
             return Classifier(weights, Report(**metadata["report"]))
     except (SafetensorError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise Failure(f"{path} is no classifier of Textmill.", str(error), "Train it again with --good.") from error
+        raise Failure(
+            f"{path} is no classifier of Textmill.", str(error), "Type the command again with its paths."
+        ) from error
 
 
 def auc(good: np.ndarray, bad: np.ndarray) -> float:

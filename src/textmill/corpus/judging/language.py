@@ -19,6 +19,7 @@ from textmill.base.errors import Failure
 from textmill.corpus.judging.characters import HAN, HANGUL, KANA, LOWER, UPPER, class_table
 from textmill.corpus.judging.fasttext import FastText, embed, probabilities, read_fasttext
 from textmill.corpus.kernels import code_at, kernel, width_of
+from textmill.corpus.tables import stored
 from textmill.corpus.texts import Texts
 
 PARAGRAPH = 200
@@ -80,7 +81,7 @@ def _model() -> tuple[FastText, np.ndarray]:
     return model, np.array([len(label) == 2 and label not in east for label in model.labels])
 
 
-@lru_cache(maxsize=1)
+@stored()
 def _forms() -> np.ndarray:
     """By code point: 1 simplified only, 2 traditional only, else 0; int8 [0xA000].
 
@@ -115,35 +116,38 @@ def _paragraphs(
         at, stop = offsets[row], offsets[row + 1]
         begin, line_begin = at, at
         unit[:] = 0
-        line[:] = 0
         unit_kind = _NONE
+        han = kana = hangul = letters = np.int64(0)  # of the line; numbers of their own stay in registers
         while at <= stop:
-            if at < stop and data[at] != 10:
+            while at < stop:
                 byte = data[at]
-                if byte < 0x80:
-                    line[3] += (byte >= 65 and byte <= 90) or (byte >= 97 and byte <= 122)
-                    at += 1
-                    continue
-                width = width_of(byte)
+                if byte >= 0x80 or byte == 10:
+                    break
+                letters += (byte | 32) >= 97 and (byte | 32) <= 122
+                at += 1
+            if at < stop and data[at] != 10:
+                width = width_of(data[at])
                 code = code_at(data, at, width)
                 kind = table[min(code, last)]
                 if kind in (LOWER, UPPER):
-                    line[3] += 1
+                    letters += 1
                 elif kind == HAN:
-                    line[0] += 1
+                    han += 1
                     if code < len(forms):
                         written[row, forms[code]] += 1
                 elif kind == KANA:
-                    line[1] += 1
+                    kana += 1
                 elif kind == HANGUL:
-                    line[2] += 1
+                    hangul += 1
                 at += width
                 continue
-            weight = 3 * line[0] + 2 * line[1] + 2 * line[2] + line[3]
+            weight = 3 * han + 2 * kana + 2 * hangul + letters
             line_kind = _NONE
             if weight >= 8:
-                east = 3 * line[0] + 2 * line[1]
-                line_kind = _KOREAN if 4 * line[2] > weight else _EAST if 2 * east > weight else _LETTERS
+                east = 3 * han + 2 * kana
+                line_kind = _KOREAN if 4 * hangul > weight else _EAST if 2 * east > weight else _LETTERS
+            line[0], line[1], line[2], line[3] = han, kana, hangul, letters
+            han = kana = hangul = letters = np.int64(0)
             before = 3 * unit[0] + 2 * unit[1] + 2 * unit[2] + unit[3]
             if unit_kind != _NONE and line_kind != _NONE and line_kind != unit_kind:  # another script begins
                 found[size, 0], found[size, 1], found[size, 2], found[size, 3:] = row, begin, line_begin, unit
@@ -152,7 +156,6 @@ def _paragraphs(
                 unit_kind, before, begin = _NONE, 0, line_begin
             unit += line
             totals[row] += line
-            line[:] = 0
             if line_kind != _NONE:
                 unit_kind = line_kind
             if before + weight >= least or at == stop:

@@ -146,17 +146,10 @@ def repeated_pieces(
         table: room for a hash table, int32.
         out: int64 [3], receives pieces, repeated pieces, and characters in these.
     """
-    pieces = 1
-    at = low
-    while at < high:  # first only counted, for the size of the table
-        if data[at] != 10:
-            at += 1
-            continue
-        run = at
-        while at < high and data[at] == 10:
-            at += 1
-        pieces += at - run >= breaks
-    shift = clear(table, pieces)
+    feeds = np.int64(0)
+    for place in range(low, high):  # compiled to a few wide instructions
+        feeds += data[place] == 10
+    shift = clear(table, feeds // breaks + 1)  # there are no more pieces than that
     repeated = characters = number = 0
     at = low
     while at <= high:
@@ -179,4 +172,4 @@ def repeated_pieces(
             repeated += 1
             characters += size
         number += 1
-    out[0], out[1], out[2] = pieces, repeated, characters
+    out[0], out[1], out[2] = number, repeated, characters

@@ -50,10 +50,17 @@ class Rule:
 
     def drops(self, values: np.ndarray) -> np.ndarray:
         """Which of the values are beyond the threshold, bool [n]."""
-        values = np.asarray(values, dtype=np.float64)
+        return self._beyond(np.asarray(values, dtype=np.float64), self.threshold)
+
+    def counts(self, values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+        """How many of the values [n] are beyond each of these thresholds [k], int64 [k]."""
+        beyond = self._beyond(np.asarray(values, dtype=np.float64)[:, None], thresholds)
+        return np.count_nonzero(beyond, axis=0)
+
+    def _beyond(self, values: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
         if self.bound == "min":
-            return values <= self.threshold if self.strict else values < self.threshold
-        return values >= self.threshold if self.strict else values > self.threshold
+            return values <= threshold if self.strict else values < threshold
+        return values >= threshold if self.strict else values > threshold
 
 
 class Decision(NamedTuple):

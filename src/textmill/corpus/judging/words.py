@@ -33,6 +33,7 @@ from textmill.corpus.judging.splitting import (
     split_chunk,
 )
 from textmill.corpus.kernels import code_at, inline, kernel, mix, width_of
+from textmill.corpus.tables import stored
 from textmill.corpus.texts import Texts
 
 HAS_LETTER, HAS_CONTENT = 1, 2
@@ -270,6 +271,12 @@ def _tables(strings: list[str], kinds: list[int], cuts: list[list[int]], torn: l
 @lru_cache(maxsize=1)
 def lexicon() -> Lexicon:
     """The tables for English."""
+    return Lexicon(classes(), _english())
+
+
+@stored("judging/classes.py", "judging/exceptions.py", "judging/splitting.py", "kernels.py")
+def _english() -> np.ndarray:
+    """`Lexicon.tables` for English."""
     cut_up = exceptions()
     measures = units() | set(money())
     strings = [*cut_up, *sorted(measures - cut_up.keys())]
@@ -284,7 +291,7 @@ def lexicon() -> Lexicon:
         count = split_chunk(codes, flags, len(codes), np.bitwise_or.reduce(flags), ends, affixes.tables, False)
         torn.append(ends[:count].tolist() if count > 1 and string in cut_up else [])
         kinds[number] |= TORN if torn[-1] else 0
-    return _tables(strings, kinds, cuts, torn)
+    return _tables(strings, kinds, cuts, torn).tables
 
 
 def split_words(texts: Texts) -> list[list[str]]:

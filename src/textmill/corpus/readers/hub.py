@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -33,6 +34,7 @@ def _opened(typed: str) -> tuple[Any, str]:
     except ImportError as error:
         raise missing_extra("A Hugging Face dataset", "datasets") from error
     name, split = split_name(typed)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; what came of them is told below
     try:
         found = datasets.load_dataset(name, streaming=True)
     except Exception as error:  # the package raises whatever its parts raise: network, parsing, missing files

@@ -11,7 +11,7 @@ import orjson
 from textmill.corpus.readers import jsonl
 from textmill.corpus.readers.drafts import Drafts, Row, to_utf8
 from textmill.corpus.readers.prose import text_blocks
-from textmill.corpus.readers.reading import Reading, Unreadable, text_key
+from textmill.corpus.readers.reading import Reading, Unreadable, text_key, text_of
 
 MAX_FILE = 256 << 20
 """A JSON file must be parsed whole; parsed it takes several times its size."""
@@ -95,7 +95,7 @@ def _single(value: Any, reading: Reading) -> Iterator[Drafts | Row]:
     """One object: its text, else all strings in it, a paragraph each (a file of translations, say)."""
     if isinstance(value, dict) and reading.config.text_column is None:
         key = text_key(list(value), [], None)
-        if key is None or not isinstance(value.get(key), str):
+        if key is None or not text_of(value.get(key)):
             text = "\n\n".join(_strings(value))
             reading.tally.count("records")
             yield from reading.long(reading.item.source, to_utf8(text))

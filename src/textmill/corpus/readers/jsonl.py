@@ -13,7 +13,7 @@ import orjson
 
 from textmill.corpus.readers.drafts import Drafts, Row, texts_of, to_utf8
 from textmill.corpus.readers.prose import text_blocks
-from textmill.corpus.readers.reading import Reading, dump, meta_of, text_key
+from textmill.corpus.readers.reading import Reading, dump, meta_of, text_key, text_of
 
 MAX_LINE = 64 << 20
 _BLOCK = 4 << 20
@@ -104,7 +104,7 @@ def _columns_key(record: Any, reading: Reading) -> str | None:
         return None
     strings = [name for name, value in record.items() if isinstance(value, str)]
     key = text_key(list(record), strings, reading.config.text_column)
-    return key if key is not None and isinstance(record[key], str) else None
+    return key if key is not None and text_of(record.get(key)) is not None else None
 
 
 def first_key(records: Iterable[Any], reading: Reading) -> str | None:
@@ -136,14 +136,17 @@ class Records:
             yield from self._one(record, number)
 
     def _bulk(self, records: list[Any], numbers: list[int]) -> Drafts | None:
-        """All records at once, when every one of them is an object whose text is a string of ordinary length."""
+        """All records at once, when every one of them is an object whose text is of ordinary length."""
         if self.key is None or set(map(type, records)) != {dict}:
             return None
         try:
             strings = list(map(itemgetter(self.key), records))
         except KeyError:
             return None
-        if set(map(type, strings)) != {str} or max(map(len, strings)) > 2 * self.reading.config.max_document_characters:
+        if list in (kinds := set(map(type, strings))):
+            strings = [text_of(value) for value in strings]
+            kinds = set(map(type, strings))
+        if kinds != {str} or max(map(len, strings)) > 2 * self.reading.config.max_document_characters:
             return None
         source = self.reading.item.source
         return Drafts(texts_of(strings), [f"{source}:{number}" for number in numbers], metas_of(records, self.key))
@@ -157,7 +160,7 @@ class Records:
         if not isinstance(record, dict):
             reading.problem("neither a JSON object nor a string", number)
             return
-        key = self.key if isinstance(record.get(self.key), str) else _columns_key(record, reading)
+        key = self.key if text_of(record.get(self.key)) is not None else _columns_key(record, reading)
         if key is None:
             if len(self.columns) < 50:
                 self.columns.update(dict.fromkeys(record))
@@ -170,7 +173,7 @@ class Records:
                 reading.problem(f'"{self.key}" is not a string', number)
             return
         self.found = True
-        yield from reading.long(source, to_utf8(record[key]), meta_of(record, key))
+        yield from reading.long(source, to_utf8(text_of(record[key]) or ""), meta_of(record, key))
 
     def end(self) -> None:
         """Say so when no record held text."""

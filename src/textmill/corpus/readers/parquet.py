@@ -26,14 +26,18 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
+def _is_listed(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind)) and _is_text(kind.value_type)
+
+
 def columns_of(schema: pa.Schema, reading: Reading) -> tuple[str | None, list[str]]:
     """The column that holds the text (None: there is none) and all columns worth reading."""
     kinds = {field.name: _value_type(field.type) for field in schema}
     strings = [name for name, kind in kinds.items() if _is_text(kind)]
     key = text_key(list(kinds), strings, reading.config.text_column)
-    if key is None or key not in strings:
+    if key is None or not (key in strings or _is_listed(kinds[key])):
         return None, list(kinds)
-    plain = [name for name, kind in kinds.items() if name in strings or pa.types.is_primitive(kind)]
+    plain = [name for name, kind in kinds.items() if name in {key, *strings} or pa.types.is_primitive(kind)]
     return key, [name for name in plain if name == key or not pa.types.is_temporal(kinds[name])]
 
 
@@ -43,6 +47,8 @@ def _strings(array: Any, reading: Reading, number: int) -> pa.Array:
         array = array.combine_chunks()
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
+    if _is_listed(array.type):
+        array = pc.binary_join(array, "\n")
     array = array.cast(pa.large_binary()).cast(pa.large_string(), safe=False)
     try:
         array.validate(full=True)

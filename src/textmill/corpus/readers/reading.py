@@ -20,11 +20,12 @@ from textmill.corpus.tally import Tally
 
 TEXT_COLUMNS = (
     "text", "content", "body", "raw_content", "document", "article", "story", "passage", "paragraph",
-    "extract", "review", "message", "正文", "内容", "文本",
+    "extract", "review", "message", "paragraphs", "lines", "正文", "内容", "文本",
 )  # fmt: skip
 
 META_CHARACTERS = 300
-_FEW_NUMBERS = 1 << 53
+_NAME = 40
+"""Characters of a column's name in messages."""
 
 
 class Unreadable(Exception):
@@ -67,9 +68,14 @@ class Reading:
         yield Row(source, to_utf8(text) if isinstance(text, str) else text, meta)
 
     def missing_column(self, columns: list[str]) -> None:
-        """Count that no column of the file holds text."""
+        """Count that no column of the file holds text; a table without columns is empty, and that is no problem."""
+        columns = [name if len(name) <= _NAME else name[: _NAME - 1] + "…" for name in columns if name]
+        if not columns:
+            self.tally.skipped["empty tables"] += 1
+            return
         self.tally.missing_columns.setdefault(self.item.source, columns)
-        self.problem(f"no text column among: {', '.join(columns[:12]) or 'none'}")
+        more = ", …" if len(columns) > 12 else ""
+        self.problem(f"no text column (name one with --text-column): {', '.join(columns[:12])}{more}")
 
 
 def missing_extra(what: str, extra: str) -> UsageError:
@@ -88,6 +94,15 @@ def text_key(columns: list[str], strings: list[str], wanted: str | None) -> str 
         if usual in by_name:
             return by_name[usual]
     return strings[0] if len(strings) == 1 else None
+
+
+def text_of(value: Any) -> str | None:
+    """The text that a record's field holds: a string, or a list of strings, one a line; None when it holds none."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(type(one) is str for one in value):
+        return "\n".join(value)
+    return None
 
 
 def _is_short(value: Any) -> bool:

@@ -50,26 +50,41 @@ class LinearCrossEntropy(torch.autograd.Function):
         cap: float,
         scale: float,
         kernel: Callable[[Tensor, Tensor, float, float], tuple[Tensor, Tensor]],
+        bias: Tensor | None,
     ) -> Tensor:
         rows = max(64, CHUNK_ELEMENTS // weight.shape[0])
         matrix = weight.to(hidden.dtype)
         gradient_hidden = torch.empty_like(hidden)
         gradient_weight = torch.zeros_like(weight, dtype=torch.float32)
+        gradient_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         for start in range(0, len(hidden), rows):
             part = hidden[start : start + rows]
-            loss, gradient = kernel(part @ matrix.T, targets[start : start + rows], cap, scale)
+            logits = part @ matrix.T
+            if bias is not None:
+                logits = logits + bias.to(logits.dtype)
+            loss, gradient = kernel(logits, targets[start : start + rows], cap, scale)
             total += loss
             torch.mm(gradient, matrix, out=gradient_hidden[start : start + rows])
             gradient_weight += gradient.T @ part
-        ctx.save_for_backward(gradient_hidden, gradient_weight)
+            if gradient_bias is not None:
+                gradient_bias += gradient.float().sum(0)
+        ctx.save_for_backward(gradient_hidden, gradient_weight, gradient_bias)
         return total * scale
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
-        gradient_hidden, gradient_weight = ctx.saved_tensors
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        gradient_hidden, gradient_weight, gradient_bias = ctx.saved_tensors
         factor = upstream[0]  # 1 in the training loop: the scale was folded in above
-        return gradient_hidden * factor.to(gradient_hidden.dtype), gradient_weight * factor, None, None, None, None
+        return (
+            gradient_hidden * factor.to(gradient_hidden.dtype),
+            gradient_weight * factor,
+            None,
+            None,
+            None,
+            None,
+            None if gradient_bias is None else gradient_bias * factor,
+        )
 
 
 def linear_cross_entropy(
@@ -80,6 +95,7 @@ def linear_cross_entropy(
     cap: float = 0.0,
     scale: float | None = None,
     kernel: Callable[[Tensor, Tensor, float, float], tuple[Tensor, Tensor]] = chunk_loss,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy in nats of the next token.
 
@@ -90,6 +106,7 @@ def linear_cross_entropy(
         cap: soft cap of the logits, 0 for none.
         scale: factor of the sum; 1 / n by default (the mean).
         kernel: `chunk_loss`, or its compiled form.
+        bias: [V], added to the logits before the cap.
     """
     factor = 1.0 / max(1, len(targets)) if scale is None else scale
-    return LinearCrossEntropy.apply(hidden, weight, targets, cap, factor, kernel)
+    return LinearCrossEntropy.apply(hidden, weight, targets, cap, factor, kernel, bias)

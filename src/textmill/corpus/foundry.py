@@ -1,0 +1,71 @@
+"""Where this machine's workers come from: a process that loads once what all of them need and is then copied (Python's
+fork server). It can be started before anything else, and loads while the inputs are looked through. Starts a process.
+
+Only on Linux; elsewhere workers start from nothing and load for themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from textmill.base.settings import to_mapping
+
+if TYPE_CHECKING:
+    from textmill.corpus.config import CorpusConfig
+
+SETTINGS = "TEXTMILL_FOUNDRY"
+"""Environment variable in which the process finds the settings that its workers will have, JSON."""
+LOADING = "textmill.corpus.loading"
+"""The module that it imports, and that loads."""
+COPIES = sys.platform == "linux"
+"""Elsewhere a copied process may not use the system's libraries."""
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Processes started within it do not see Ctrl-C until they say that they are ready for signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def start(config: CorpusConfig) -> None:
+    """Start loading what the chunks of these settings need; does nothing where that goes on already."""
+    if not COPIES:
+        return
+    from multiprocessing import forkserver
+
+    forkserver.set_forkserver_preload([LOADING])
+    os.environ[SETTINGS] = json.dumps(to_mapping(config))
+    try:
+        with undisturbed():
+            forkserver.ensure_running()
+    finally:
+        del os.environ[SETTINGS]
+
+
+def context() -> Any:
+    """How worker processes are to be made, for `concurrent.futures`."""
+    return multiprocessing.get_context("forkserver" if COPIES else "spawn")
+
+
+def stop() -> None:
+    """End the loaded process when its workers have ended; it would keep its memory as long as this one lives."""
+    if "multiprocessing.forkserver" in sys.modules:
+        from multiprocessing import forkserver
+
+        with suppress(AttributeError, OSError):  # Python has it for its own tests; without it the process stays
+            forkserver._forkserver._stop()  # type: ignore[attr-defined]
