@@ -237,8 +237,8 @@ def interleaved(
             usage = start(repeat).checked()
             runs[name].append(usage)
             say(
-                f"repeat {repeat + 1}, {name}: {usage.cpu:.1f} CPU s, {usage.wall:.1f} s wall, "
-                f"{usage.peak_rss / 1e6:.0f} MB"
+                f"repeat {repeat + 1}, {name}: {usage.cpu:.1f} CPU s, {usage.wall:.1f} s wall"
+                + (f", {usage.peak_rss / 1e6:.0f} MB" if usage.peak_rss else "")
             )
     return runs
 

@@ -108,17 +108,19 @@ def batches(asked: argparse.Namespace) -> Callable[[], tuple[Tensor, Tensor]]:
 def compare(asked: argparse.Namespace) -> dict[str, Any]:
     """Alternate the contestants; tokens a second of each, and the ratio round by round."""
     draw = batches(asked)
-    steps = {name: make() for name, make in contestants(asked).items()}
+    clock = time.process_time if asked.clock == "cpu" else time.perf_counter
+    chosen = {name: make for name, make in contestants(asked).items() if asked.compile or "compiled" not in name}
+    steps = {name: make() for name, make in chosen.items()}
     for step in steps.values():
         for _ in range(2):
             step(*draw())
     rates: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(asked.repeats):
         for name, step in steps.items():
-            began = time.perf_counter()
+            began = clock()
             for _ in range(asked.steps):
                 step(*draw())
-            rates[name].append(asked.steps * asked.rows * asked.context / (time.perf_counter() - began))
+            rates[name].append(asked.steps * asked.rows * asked.context / (clock() - began))
     peer = rates["nn.LSTM, fp32"]
     return {
         name: {
@@ -161,6 +163,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="steps of each contestant a round")
     parser.add_argument("--repeats", type=int, default=5, help="rounds")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--clock", choices=["wall", "cpu"], default="wall", help="cpu on a busy machine, with --threads 1"
+    )
+    parser.add_argument("--no-compile", dest="compile", action="store_false", help="leave the compiled loss out")
     parser.add_argument("--memory", action="store_true", help="measure peak memory instead of speed")
     parser.add_argument("--only", default=None, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=None, help="file for the raw figures")

@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from importing import TEXT, randomize, shape_of, small_tokenizer, speech
 
 from textmill.base.errors import Failure, TextmillError, UsageError
-from textmill.models.export_model import export_gguf
+from textmill.models.exporter import export_gguf
 from textmill.models.gguf.architectures import ARCHITECTURES
 from textmill.models.gguf.quantization import KINDS, NUMBERS, dequantize, quantize_q8_0
 from textmill.models.gguf.reader import GgufFile
 from textmill.models.gguf.tokenizer import PIECES, definition_of, pieces_name
 from textmill.models.gguf.writer import write_gguf
-from textmill.models.import_model import import_model
+from textmill.models.importer import import_model
 from textmill.models.load import load_model, save_model
 from textmill.models.presets import ARRANGEMENTS, arrange
 from textmill.models.stock_config import canonical, stock_of
@@ -61,6 +61,7 @@ def file(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Path
 
 
 @pytest.mark.parametrize("name", [name for name in KINDS if name != "F64"])
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_numbers_are_those_of_the_gguf_package(name, seed):
     """Any bytes at all, so every scale, sign and corner of a block."""
@@ -72,6 +73,7 @@ def test_numbers_are_those_of_the_gguf_package(name, seed):
     assert np.array_equal(found, expected, equal_nan=True)
 
 
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1), scale=st.sampled_from([0.0, 1e-6, 0.02, 300.0]))
 def test_q8_0_is_written_as_the_gguf_package_writes_it(seed, scale):
     values = (np.random.default_rng(seed).normal(size=(4, 64)) * scale).astype(np.float32)
@@ -100,8 +102,8 @@ def test_a_file_of_ours_is_read_alike_by_the_gguf_package(file):
     for tensor in theirs.tensors:
         expected = gguf.dequantize(tensor.data, tensor.tensor_type)
         assert np.array_equal(ours.tensor(tensor.name), expected.reshape(ours.tensors[tensor.name].shape))
-    settings = {name: field.contents() for name, field in theirs.fields.items() if not name.startswith("GGUF.")}
-    assert {name: list(v) if isinstance(v, np.ndarray) else v for name, v in ours.values.items()} == settings
+    expected = {name: field.contents() for name, field in theirs.fields.items() if not name.startswith("GGUF.")}
+    assert {name: list(v) if isinstance(v, np.ndarray) else v for name, v in ours.values.items()} == expected
 
 
 def test_a_file_of_the_gguf_package_is_read_alike_by_us(tmp_path):
@@ -129,6 +131,7 @@ def test_a_file_of_the_gguf_package_is_read_alike_by_us(tmp_path):
     assert np.array_equal(found.tensor("two"), values)
 
 
+@settings(max_examples=40)
 @given(place=st.floats(0, 1, exclude_max=True))
 def test_a_file_cut_anywhere_is_told(place, file, tmp_path_factory):
     data = file.read_bytes()
@@ -180,11 +183,11 @@ def test_a_file_that_is_not_there():
 def rewrite(source: Path, target: Path, drop: str = "", **changes: Any) -> Path:
     """The file with other settings (dots as __; None takes one away) or without a tensor, all of it f32."""
     file = GgufFile(source)
-    settings = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in file.values.items()}
-    settings |= {name.replace("__", "."): value for name, value in changes.items()}
-    settings = {name: value for name, value in settings.items() if value is not None}
+    values = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in file.values.items()}
+    values |= {name.replace("__", "."): value for name, value in changes.items()}
+    values = {name: value for name, value in values.items() if value is not None}
     tensors = {name: (tensor.shape, "F32") for name, tensor in file.tensors.items() if name != drop}
-    write_gguf(target, settings, tensors, file.tensor)
+    write_gguf(target, values, tensors, file.tensor)
     return target
 
 
@@ -379,8 +382,8 @@ def test_smollm2_is_as_transformers_has_it(tmp_path):
     assert opened.tokenizer.document_begin == special["<|endoftext|>"]
     assert opened.tokenizer.turn_ends == [special["<|im_end|>"]]
 
-    settings = transformers.AutoConfig.from_pretrained(source.parent, gguf_file=source.name)
-    theirs = transformers.LlamaForCausalLM(settings).eval()
+    described = transformers.AutoConfig.from_pretrained(source.parent, gguf_file=source.name)
+    theirs = transformers.LlamaForCausalLM(described).eval()
     weights = load_gguf_checkpoint(str(source), return_tensors=True, model_to_load=theirs)["tensors"]
     theirs.load_state_dict(weights, strict=False)
     theirs.tie_weights()

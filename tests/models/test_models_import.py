@@ -18,8 +18,8 @@ from textmill.generation.chat import Chat
 from textmill.generation.config import SamplingConfig
 from textmill.generation.loading import open_model
 from textmill.generation.sampling import generate
-from textmill.models.export_model import export_folder
-from textmill.models.import_model import import_model
+from textmill.models.exporter import export_folder
+from textmill.models.importer import import_model
 from textmill.models.load import load_model, save_model
 from textmill.models.presets import ARRANGEMENTS, arrange
 from textmill.models.stock_config import STOCK, Fields, canonical, read_stock, stock_of
@@ -258,7 +258,10 @@ def with_tokens(folder: Path, *, put_first: bool, end: str, template: str | None
         }
     (folder / "tokenizer.json").write_text(json.dumps(definition))
     change_json(
-        folder / "tokenizer_config.json", bos_token="<|pad|>", eos_token={"content": end}, chat_template=template
+        folder / "tokenizer_config.json",
+        bos_token="<|pad|>",
+        eos_token={"__type": "AddedToken", "content": end},
+        chat_template=template,
     )
     change_json(folder / "config.json", eos_token_id=ids[end])
     (folder / "generation_config.json").unlink(missing_ok=True)

@@ -243,6 +243,13 @@ def test_the_compact_form_is_mapped_and_refused_when_damaged(compact: Path, tmp_
         open_model(tmp_path / "text")
 
 
+def test_threads_make_no_difference() -> None:
+    model = open_model(FIXTURES / "o5-prune001.arpa.gz")
+    alone, many = model.score_block(TEST, threads=1), model.score_block(TEST, threads=7)
+    for name in ("log10", "tokens", "unknown", "unknown_log10"):
+        np.testing.assert_array_equal(getattr(alone, name), getattr(many, name))
+
+
 def test_a_probing_file_says_that_it_cannot_be_turned_into_another(tmp_path: Path) -> None:
     path = tmp_path / "model.bin"
     path.write_bytes(gzip.decompress((FIXTURES / "probing.bin.gz").read_bytes()))

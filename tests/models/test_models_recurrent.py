@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from textmill.base.errors import UsageError
+from textmill.models.cross_entropy import chunk_loss, eager_chunk_loss
 from textmill.models.protocol import LanguageModel
 from textmill.models.recurrent import Gru, Lstm, MinGru, MinGruConfig, RecurrentConfig, Rnn, awd_lstm
 from textmill.models.recurrent.model import StatefulModel
@@ -319,6 +320,17 @@ def test_it_learns_a_rule_that_needs_memory(family):
         optimizer.step()
         losses.append(loss.item())
     assert np.mean(losses[-10:]) < 0.7
+
+
+@pytest.mark.parametrize("cap", [0.0, 5.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_eager_loss_of_a_chunk_is_the_compiled_one_s(cap, dtype):
+    logits, targets = torch.randn(20, 50).mul(3).to(dtype), torch.randint(-1, 50, (20,))
+    loss, gradient = eager_chunk_loss(logits, targets, cap, 0.3)
+    wanted, wanted_gradient = chunk_loss(logits, targets, cap, 0.3)
+    assert torch.allclose(loss, wanted, rtol=1e-5)
+    assert gradient.dtype == dtype
+    assert torch.allclose(gradient.float(), wanted_gradient.float(), atol=1e-6 if dtype == torch.float32 else 1e-3)
 
 
 def test_restarted_rows_begin_empty():

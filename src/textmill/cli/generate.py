@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from textmill.generation.sampling import Generation
 
 DEFAULT = SamplingConfig()
+DRAWING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "stop")
+"""Settings of a draw, which beam search does not make."""
 
 
 def generate(
@@ -24,6 +26,9 @@ def generate(
     *prompt: Annotated[str, Parameter(allow_leading_hyphen=True)],
     sampling: Annotated[SamplingConfig, Parameter(name="*")] = DEFAULT,
     stream: bool | None = None,
+    beams: int | None = None,
+    length_penalty: float | None = None,
+    source: str | None = None,
     device: str | None = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -51,11 +56,31 @@ def generate(
         The text to continue; "-" reads it from standard input; left out, the model begins a document.
     stream
         Show the text as it is written; left out, a single sample on a terminal is streamed.
+    beams
+        Search for the likeliest text with so many beams instead of drawing one; -n gives the best n of them.
+    length_penalty
+        With --beams: the power of the length by which a text's log-probability is divided. 0 favours short texts, 1
+        (the default) compares nats a token, more favours long ones.
+    source
+        With --beams and an encoder-decoder: the text that it reads first.
     device
         Where to compute: cpu, cuda; left out, a GPU if there is one.
     """
     import sys
 
+    if beams is None and (length_penalty is not None or source is not None):
+        typed = "--length-penalty" if length_penalty is not None else "--source"
+        raise UsageError(f"{typed} would have no effect.", "It belongs to beam search.", "Add --beams 4.")
+    if beams is not None:
+        if stream:
+            raise UsageError("--stream would have no effect.", "Beams are known when all end.", "Leave it out.")
+        changed = [name for name in DRAWING if getattr(sampling, name) != getattr(DEFAULT, name)]
+        if changed:
+            option = changed[0].replace("_", "-")
+            raise UsageError(f"--{option} would have no effect.", "Beam search draws nothing.", "Leave it out.")
+        _search(run, _text(prompt), beams, 1.0 if length_penalty is None else length_penalty, source, sampling,
+                device, json)  # fmt: skip
+        return
     if stream and json:
         raise UsageError("--stream would have no effect.", "--json prints once all is written.", "Leave one out.")
     if stream and sampling.n > 1:
@@ -77,6 +102,44 @@ def generate(
         samples, seconds = _all(opened, text, sampling, json)
     if not quiet:
         _figures(samples, seconds, sampling)
+
+
+def _search(
+    run: Path,
+    text: str,
+    beams: int,
+    length_penalty: float,
+    source: str | None,
+    sampling: SamplingConfig,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """The likeliest texts by beam search, one after another or as JSON."""
+    import dataclasses
+    import json
+
+    from textmill.generation.beam import beam_search
+    from textmill.generation.loading import open_model
+
+    opened = open_model(run, device)
+    found = beam_search(
+        opened.model,
+        opened.tokenizer,
+        [text],
+        beams,
+        length_penalty=length_penalty,
+        max_tokens=sampling.max_tokens,
+        best=sampling.n,
+        sources=None if source is None else [source],
+    )[0]
+    if as_json:
+        record = {"model": str(opened.folder), "prompt": text, "beams": beams, "length_penalty": length_penalty}
+        print(json.dumps({**record, "samples": [dataclasses.asdict(one) for one in found]}, ensure_ascii=False))
+        return
+    for number, one in enumerate(found, 1):
+        if len(found) > 1:
+            print(f"{'' if number == 1 else chr(10)}──── {number} of {len(found)}, score {one.score:.3f} ────")
+        print(f"{text}{one.text}")
 
 
 def _refuse_options(words: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ from textmill.base.errors import TextmillError, UsageError
 from textmill.cli.options import Json, Quiet
 
 if TYPE_CHECKING:
-    from textmill.models.import_model import Imported
+    from textmill.models.importer import Imported
 
 
 def import_model(
@@ -52,8 +52,8 @@ def import_model(
     """
     from textmill.base.progress import Progress
     from textmill.base.run import Run, Stage
-    from textmill.models.import_model import find_source
-    from textmill.models.import_model import import_model as take_over
+    from textmill.models.importer import find_source
+    from textmill.models.importer import import_model as take_over
 
     found = find_source(source)
     fresh = not out.exists() or (out.is_dir() and not any(out.iterdir()))

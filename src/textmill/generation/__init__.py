@@ -9,6 +9,7 @@ __getattr__, __all__ = exports(
         "Generation": "sampling",
         "SamplingConfig": "config",
         "StreamEvent": "sampling",
+        "beam_search": "beam",
         "generate": "sampling",
         "open_model": "loading",
         "stream": "sampling",

@@ -7,10 +7,14 @@ __getattr__, __all__ = exports(
     {
         "LanguageModel": "protocol",
         "TransformerConfig": "config",
+        "arrange": "presets",
         "gpt2_arrangement": "config",
         "Transformer": "transformer",
         "NGram": "ngram",
         "load_model": "load",
         "save_model": "load",
+        "import_model": "importer",
+        "export_folder": "exporter",
+        "export_gguf": "exporter",
     },
 )

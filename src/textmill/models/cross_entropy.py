@@ -38,6 +38,19 @@ def chunk_loss(logits: Tensor, targets: Tensor, cap: float, scale: float) -> tup
     return loss, (gradient * (counted * scale)).to(logits.dtype)
 
 
+def eager_chunk_loss(logits: Tensor, targets: Tensor, cap: float, scale: float) -> tuple[Tensor, Tensor]:
+    """`chunk_loss` for use without a compiler: few passes over memory, where `chunk_loss` is written to be fused."""
+    if cap:
+        return chunk_loss(logits, targets, cap, scale)
+    log_probs = torch.log_softmax(logits, -1, dtype=torch.float32)
+    counted = (targets >= 0)[:, None]
+    index = targets.clamp_min(0)[:, None]
+    loss = -(log_probs.gather(1, index) * counted).sum()
+    gradient = log_probs.exp_()
+    gradient.scatter_add_(1, index, torch.full_like(index, -1, dtype=torch.float32))
+    return loss, gradient.mul_(counted * scale).to(logits.dtype)
+
+
 class LinearCrossEntropy(torch.autograd.Function):
     """`cross_entropy(cap(hidden @ weight.T), targets)` summed and scaled; gradients are made in the forward pass."""
 

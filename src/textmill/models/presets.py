@@ -19,6 +19,15 @@ Arrangement = Literal[
 ]  # fmt: skip
 ARRANGEMENTS: tuple[str, ...] = get_args(Arrangement)
 
+LADDER = (
+    (2, 128), (2, 192), (3, 192), (2, 256), (3, 256), (4, 256), (5, 320), (6, 384), (8, 512), (10, 640), (12, 768),
+    (16, 1024), (20, 1280),
+)  # fmt: skip
+"""(layers, width) that the planner considers. On budgets of minutes shallow and narrow ones win: they read more."""
+BIGRAMS_A_TOKEN = 16
+"""Rows of the hashed bigram table for each token of the vocabulary (docs/LOG.md)."""
+MOST_BIGRAMS = 131_072
+
 PLAIN: dict[str, Any] = {
     "qk_norm": False,
     "embedding_norm": False,
@@ -48,6 +57,20 @@ def arrange(name: str, **given: Any) -> TransformerConfig:
         )
     size = TransformerConfig(**{key: given[key] for key in ("width", "heads", "context", "head_dim") if key in given})
     return TransformerConfig(**{**RULES[name](size), **given})
+
+
+def bigram_buckets(vocabulary: int) -> int:
+    """Rows of the hashed bigram table that suit a vocabulary."""
+    return min(BIGRAMS_A_TOKEN * vocabulary, MOST_BIGRAMS)
+
+
+def ladder(vocabulary: int, context: int) -> list[TransformerConfig]:
+    """Sizes of our own arrangement, from small to large, with a head for every 64 of width."""
+    buckets = bigram_buckets(vocabulary)
+    return [
+        TransformerConfig(vocabulary, context, layers, width, heads=max(1, width // 64), bigram_buckets=buckets)
+        for layers, width in LADDER
+    ]
 
 
 def _groups(size: TransformerConfig, most: int) -> int:

@@ -188,7 +188,7 @@ def _read_llama(fields: Fields, *, head_dim: int = 0, tied: bool = False, **more
             "width": width,
             "heads": heads,
             "kv_heads": fields.get("num_key_value_heads", heads),
-            "head_dim": fields.get("head_dim", head_dim or width // heads),
+            "head_dim": fields.get("head_dim", head_dim or width // max(1, heads)),
             "feed_forward_size": fields.need("intermediate_size"),
             "norm": "rms-weight",
             "norm_epsilon": fields.get("rms_norm_eps", 1e-6),
@@ -507,6 +507,8 @@ def read_stock(values: Mapping[str, Any], source: str) -> tuple[Stock, Transform
         )
     try:
         config = STOCK[name].read(Fields(values, source))
+    except UsageError as error:
+        raise Failure(f"{source} describes a model that cannot be.", error.what, error.fix) from error
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise Failure(f"{source} is damaged.", f"An entry makes no sense ({type(error).__name__}: {error}).") from error
     return STOCK[name], config

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -298,6 +299,29 @@ class Transformer(nn.Module):
             "dense": routers,
             "matrix": matrices,
         }
+
+    # ---- one family among others (only inside Textmill; an exported model does without) ----------------------------
+
+    @classmethod
+    def ladder(cls, vocabulary: int, context: int, train_tokens: int) -> list[Any]:
+        """Configurations to choose from, small to large; how much text there is does not change them."""
+        from textmill.models.presets import ladder
+
+        return ladder(vocabulary, context)
+
+    def save(self, folder: Path, document_end: int | None) -> None:
+        """Write config.json and model.safetensors into `folder` (models/load.py)."""
+        from textmill.models.load import save_model
+
+        save_model(self, folder, document_end=document_end)
+
+    @classmethod
+    def load(cls, folder: Path, device: str | torch.device, precision: Literal["fp32", "bf16"]) -> Transformer:
+        """Open a model folder in evaluation mode (models/load.py)."""
+        from textmill.models.load import load_model
+
+        model: Transformer = load_model(folder, device, precision)
+        return model
 
     # ---- the protocol: start and read ----------------------------------------------------------------------------
 

@@ -36,6 +36,9 @@ class PlanConfig:
     """Settings of the family itself, name=value each, such as reverse_path=aligned for the VAE."""
     allow_small: bool = False
     """Train on less than 100 kB of text all the same; the result will know its text by heart."""
+    embeddings: str = ""
+    """Folder of word vectors (`textmill vectors RUN --dimensions WIDTH` makes RUN/vectors) that the token embeddings
+    begin with, in place of random ones."""
     arrangement: Arrangement = "modern"
     """modern: the parts that measured best; the others: those of published models, which the stock classes of
     `transformers` open, and llama.cpp as GGUF (all but mistral)."""

@@ -250,6 +250,7 @@ def _plan_neural(
     )
     plan.chosen |= {
         "config": asdict(shape),
+        "embeddings": config.embeddings,
         "layers": getattr(shape, "layers", None),
         "width": getattr(shape, "width", None),
         "context": context,

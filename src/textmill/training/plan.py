@@ -9,7 +9,7 @@ from typing import Any
 from textmill.base.errors import Failure, UsageError
 from textmill.base.settings import show_bytes, show_count, show_duration
 from textmill.models.config import TransformerConfig
-from textmill.models.presets import arrange
+from textmill.models.presets import LADDER, arrange, bigram_buckets
 from textmill.tokens.vocabulary import choose_vocabulary
 from textmill.training.config import PlanConfig, TrainingConfig
 from textmill.training.probe import Probe
@@ -17,12 +17,6 @@ from textmill.training.probe import Probe
 SMALLEST_BUDGET = 60.0
 SMALLEST_CORPUS = 100_000
 USEFUL_CORPUS = 1_000_000
-
-LADDER = (
-    (2, 128), (2, 192), (3, 192), (2, 256), (3, 256), (4, 256), (5, 320), (6, 384), (8, 512), (10, 640), (12, 768),
-    (16, 1024), (20, 1280),
-)  # fmt: skip
-"""(layers, width) that the planner considers. On budgets of minutes shallow and narrow ones win: they read more."""
 
 EFFICIENCY = {"compiled": 1.7, "eager": 1.05}
 """Speed of a training step over that of the probe's uncompiled step (docs/LOG.md, 2026-11-23)."""
@@ -33,9 +27,6 @@ EFFICIENCY = {"compiled": 1.7, "eager": 1.05}
 # budgets of minutes; far outside of them it is a guess, and plan.json keeps the prediction beside what came.
 SCALE_E, SCALE_A, SCALE_a, SCALE_B, SCALE_b = 1.19, 8.0, 0.34, 1.065e7, 1.18
 SCALE_TEXTURE = 1.975
-BIGRAMS_A_TOKEN = 16
-"""Rows of the hashed bigram table for each token of the vocabulary (docs/LOG.md)."""
-MOST_BIGRAMS = 131_072
 MOST_TABLE_DECAY = 0.1
 RUNTIME_BYTES = 1_000_000_000
 """Memory of the interpreter, the libraries and compiled kernels while they train (measured, rounded up)."""
@@ -141,7 +132,7 @@ def choose_shape(config: PlanConfig, layers: int, width: int, vocabulary: int, c
         "vocabulary": vocabulary, "context": context, "layers": layers, "width": width, "heads": heads,
     }  # fmt: skip
     if config.arrangement == "modern":
-        shape["bigram_buckets"] = min(BIGRAMS_A_TOKEN * vocabulary, MOST_BIGRAMS)
+        shape["bigram_buckets"] = bigram_buckets(vocabulary)
     return replace(arrange(config.arrangement, **shape), **config.model.chosen())
 
 
@@ -339,6 +330,7 @@ def _candidate(
             "context": context,
             "arrangement": config.arrangement,
             "switches": config.model.chosen(),
+            "embeddings": config.embeddings,
             "batch_tokens": rows * context,
             "rows": rows,
             "micro_rows": micro,

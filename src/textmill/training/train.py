@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from textmill.base.errors import Failure
+from textmill.base.errors import Failure, UsageError
 from textmill.base.files import read_json, write_atomic, write_json
 from textmill.base.hardware import hardware, peak_bytes
 from textmill.base.progress import Progress
@@ -103,7 +103,10 @@ def train_model(
     tokenizer = Tokenizer.load(tokens_folder)
     if family_named(chosen.get("family", "transformer")).kind == "counted":
         return _fit(stage, plan, config, tokenizer, Shards(tokens_folder, "train"), tokens_folder, progress)
-    model = make_model(chosen, tokenizer).to(device)
+    model = make_model(chosen, tokenizer)
+    if chosen.get("embeddings"):
+        begin_embeddings(model, Path(chosen["embeddings"]), tokenizer)
+    model = model.to(device)
     model.compute_dtype = torch.bfloat16 if chosen["precision"] == "bf16" else torch.float32
     context = chosen["context"]
     shards = Shards(tokens_folder, "train")
@@ -217,6 +220,28 @@ def make_model(chosen: dict[str, Any], tokenizer: Tokenizer) -> Any:
         chosen["context"],
     )
     return Transformer(shape)
+
+
+def begin_embeddings(model: Any, folder: Path, tokenizer: Tokenizer) -> None:
+    """Put word vectors into the model's table of token embeddings, scaled to that table's own spread.
+
+    Raises:
+        UsageError: they are of another tokenizer or width, or the model has no such table.
+    """
+    from textmill.models.word_vectors import embedding_from_vectors
+
+    tables = [
+        module.weight
+        for module in model.modules()
+        if isinstance(module, torch.nn.Embedding) and module.weight.shape[0] >= tokenizer.vocabulary
+    ]
+    if not tables:
+        raise UsageError(f"The family {model.family} has no table of token embeddings.", fix="Leave --embeddings out.")
+    weight = tables[0]
+    table = torch.from_numpy(embedding_from_vectors(folder, tokenizer, width=weight.shape[1]))
+    with torch.no_grad():
+        rows = weight[: len(table)]
+        rows.copy_(table * (rows.std() / table.std().clamp_min(1e-9)))
 
 
 def describe(chosen: dict[str, Any]) -> str:

@@ -146,7 +146,7 @@ def repeated_pieces(
         table: room for a hash table, int32.
         out: int64 [3], receives pieces, repeated pieces, and characters in these.
     """
-    feeds = np.int64(0)
+    feeds: Any = np.int64(0)
     for place in range(low, high):  # compiled to a few wide instructions
         feeds += data[place] == 10
     shift = clear(table, feeds // breaks + 1)  # there are no more pieces than that

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from textmill.base.errors import Failure, UsageError
+from textmill.base.hardware import hardware
 from textmill.corpus.kernels import kernel
 from textmill.models.ngram.arpa import read_arpa
 from textmill.models.ngram.estimation import Grams
@@ -17,6 +20,9 @@ from textmill.models.ngram.kenlm import is_kenlm, read_kenlm
 from textmill.models.ngram.tables import Tables, is_saved, load_arrays, save_arrays
 from textmill.models.ngram.units import WORDS, Units, unit_named
 from textmill.models.ngram.words import QUERY_BLANKS, SPECIAL, UNKNOWN, Words, blank_table
+
+LEAST_SHARE = 1 << 19
+"""Bytes of text that are worth a thread."""
 
 
 class Scorer(Protocol):
@@ -152,16 +158,35 @@ class WordModel:
         cut = np.frombuffer(bytearray(self.units.cut(data)), dtype=np.uint8)
         return self.words.encode(cut, blank_table(QUERY_BLANKS), self.begin, self.end)
 
-    def score_block(self, data: bytes | bytearray) -> Sentences:
-        """Score the lines of `data`; a last line counts whether or not it has a newline."""
+    def score_block(self, data: bytes | bytearray, threads: int | None = None) -> Sentences:
+        """Score the lines of `data`; a last line counts whether or not it has a newline.
+
+        Args:
+            data: UTF-8 text.
+            threads: among which the lines are divided; None takes all cores where there is work for them. It makes
+                no difference to the scores.
+        """
         if data and not data.endswith(b"\n"):
             data = bytes(data) + b"\n"
+        if threads is None:
+            threads = min(hardware().cores, 1 + len(data) // LEAST_SHARE)
+        if threads > 1:
+            cuts = sorted({data.rfind(b"\n", 0, len(data) * part // threads) + 1 for part in range(1, threads)})
+            bounds = [0, *cuts, len(data)]
+            with ThreadPoolExecutor(threads) as pool:
+                parts = pool.map(
+                    self._score_lines, (data[begin:stop] for begin, stop in itertools.pairwise(bounds))
+                )  # fmt: skip
+                return Sentences(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        return Sentences(*self._score_lines(data))
+
+    def _score_lines(self, data: bytes | bytearray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         tokens, starts = self.encode(data)
         log10, _ = self.scorer.score(tokens)
         totals, apart = np.empty(len(starts), dtype=np.float32), np.empty(len(starts))
         words, unknown = np.empty(len(starts), dtype=np.int64), np.empty(len(starts), dtype=np.int64)
         _sum_sentences(tokens, log10, starts, totals, words, unknown, apart)
-        return Sentences(totals, words, unknown, apart)
+        return totals, words, unknown, apart
 
     def score(self, sentences: Iterable[str]) -> np.ndarray:
         """Base-10 log probability of each sentence with its end, float32 [n]; a sentence is words between blanks."""

@@ -23,7 +23,7 @@ from textmill.models.ngram.index import FREE, pack
 FORMAT = "textmill n-grams 2"
 LOAD = 0.7
 """How full a table is: 23 bytes an n-gram, two look-ups on the average."""
-SEGMENT = 1 << 16
+SEGMENT = 1 << 18
 """Tokens scored at a time, so that what is known of them stays in the processor's cache."""
 _DTYPES = {"U64": np.uint64, "I64": np.int64, "I32": np.int32, "F32": np.float32, "U8": np.uint8}
 _TOP = np.uint64(32)

@@ -27,6 +27,8 @@ _HIGH = np.uint64(0xFFFFFFFF00000000)
 _LOW = np.uint64(0xFFFFFFFF)
 _NEWLINE = 10
 
+_AT_ONCE = 512
+
 # What the encoder stopped at.
 DONE, ROOM, SPECIAL_WORD = 0, 1, 2
 
@@ -89,32 +91,25 @@ def _encode(
     arena: np.ndarray,
     offsets: np.ndarray,
     slots: np.ndarray,
-    grow: bool,
     skip: bool,
-    begin: int,
-    end: int,
     state: np.ndarray,
     out: np.ndarray,
-    starts: np.ndarray,
 ) -> int:
-    """Words of `data` as ids, each line begun by `begin` and, at its newline, closed by `end`.
+    """Words of `data` as ids, each line begun by BEGIN and, at its newline, closed by END.
 
-    `state` int64 [5]: place in data, ids written, words known, whether a line is open, lines begun. Stops with ROOM
-    when a word finds no room in the vocabulary, with SPECIAL_WORD at a special one where those are refused. `starts`
-    tells where in `out` each line begins.
+    New words are learnt. `state` int64 [4]: place in data, ids written, words known, whether a line is open. Stops
+    with ROOM when a word finds no room in the vocabulary, with SPECIAL_WORD at a special one where those are refused.
     """
-    at, written, known, is_open, lines = state[0], state[1], state[2], state[3], state[4]
+    at, written, known, is_open = state[0], state[1], state[2], state[3]
     length = len(data)
     status = DONE
     while at < length:
         if is_open == 0:
-            starts[lines] = written
-            lines += 1
-            out[written] = begin
+            out[written] = BEGIN
             written += 1
             is_open = 1
         if data[at] == _NEWLINE:
-            out[written] = end
+            out[written] = END
             written += 1
             is_open = 0
             at += 1
@@ -126,31 +121,100 @@ def _encode(
         while stop < length and not blanks[data[stop]]:
             stop += 1
         number, slot, hashed = find_word(data, at, stop, arena, offsets, slots)
-        if grow:
-            if number < 0:
-                if known + 1 >= len(offsets) or offsets[known] + stop - at > len(arena) or 2 * known >= len(slots):
-                    status = ROOM
-                    break
-                free = offsets[known]
-                for place in range(stop - at):
-                    arena[free + place] = data[at + place]
-                offsets[known + 1] = free + stop - at
-                slots[slot] = (hashed & _HIGH) | np.uint64(known + 1)
-                number = known
-                known += 1
-            elif number <= END:
-                if not skip:
-                    status = SPECIAL_WORD
-                    break
-                at = stop
-                continue
-        elif number < 0:
-            number = UNKNOWN
+        if number < 0:
+            if known + 1 >= len(offsets) or offsets[known] + stop - at > len(arena) or 2 * known >= len(slots):
+                status = ROOM
+                break
+            free = offsets[known]
+            for place in range(stop - at):
+                arena[free + place] = data[at + place]
+            offsets[known + 1] = free + stop - at
+            slots[slot] = (hashed & _HIGH) | np.uint64(known + 1)
+            number = known
+            known += 1
+        elif number <= END:
+            if not skip:
+                status = SPECIAL_WORD
+                break
+            at = stop
+            continue
         out[written] = number
         written += 1
         at = stop
-    state[0], state[1], state[2], state[3], state[4] = at, written, known, is_open, lines
+    state[0], state[1], state[2], state[3] = at, written, known, is_open
     return status
+
+
+@kernel
+def _encode_known(
+    data: np.ndarray,
+    blanks: np.ndarray,
+    arena: np.ndarray,
+    offsets: np.ndarray,
+    slots: np.ndarray,
+    begin: int,
+    end: int,
+    out: np.ndarray,
+    starts: np.ndarray,
+) -> tuple[int, int]:
+    """As `_encode` with a vocabulary that does not grow: unknown words are UNKNOWN. Gives the ids and lines written.
+
+    Words are found, looked up and verified in three steps of a few hundred, so that look-ups need not wait for one
+    another.
+    """
+    bounds, hashes = np.empty((_AT_ONCE, 3), dtype=np.int64), np.empty(_AT_ONCE, dtype=np.uint64)
+    mask = np.uint64(len(slots) - 1)
+    at, written, lines, is_open, length = 0, 0, 0, False, len(data)
+    while at < length:
+        count = 0
+        while at < length and count < _AT_ONCE:
+            if not is_open:
+                starts[lines] = written
+                lines += 1
+                out[written] = begin
+                written += 1
+                is_open = True
+            byte = data[at]
+            if blanks[byte]:
+                if byte == _NEWLINE:
+                    out[written] = end
+                    written += 1
+                    is_open = False
+                at += 1
+                continue
+            bounds[count, 0] = at
+            value = FNV_BASIS
+            while not blanks[byte]:
+                value = (value ^ np.uint64(byte)) * _PRIME
+                at += 1
+                if at == length:
+                    break
+                byte = data[at]
+            bounds[count, 1], bounds[count, 2] = at, written
+            hashes[count] = mix(value)
+            written += 1
+            count += 1
+        for row in range(count):
+            hashed = hashes[row]
+            slot = hashed & mask
+            entry = slots[slot]
+            while entry != 0 and entry & _HIGH != hashed & _HIGH:
+                slot = (slot + np.uint64(1)) & mask
+                entry = slots[slot]
+            out[bounds[row, 2]] = UNKNOWN if entry == 0 else np.int64(entry & _LOW) - 1
+        for row in range(count):
+            number = np.int64(out[bounds[row, 2]])
+            word, stop = bounds[row, 0], bounds[row, 1]
+            place = offsets[number]
+            same = offsets[number + 1] - place == stop - word
+            while same and word < stop:
+                same = arena[place] == data[word]
+                place += 1
+                word += 1
+            if not same and number != UNKNOWN:  # half of the hash was equal: look on
+                number, _, _ = find_word(data, bounds[row, 0], stop, arena, offsets, slots)
+                out[bounds[row, 2]] = max(number, UNKNOWN)
+    return written, lines
 
 
 def blank_table(blanks: bytes) -> np.ndarray:
@@ -215,11 +279,10 @@ class Words:
         """
         lines = int(np.count_nonzero(data == _NEWLINE)) + 1
         out, starts = np.empty(len(data) + lines + 1, dtype=np.int32), np.empty(lines, dtype=np.int64)
-        state = np.array([0, 0, self.count, 0, 0], dtype=np.int64)
-        _encode(
-            data, blanks, self.arena, self.offsets, self.slots, False, False, begin, end, state, out, starts
+        written, made = _encode_known(
+            data, blanks, self.arena, self.offsets, self.slots, begin, end, out, starts
         )  # fmt: skip
-        return out[: state[1]], starts[: state[4]]
+        return out[:written], starts[:made]
 
 
 @kernel
@@ -256,12 +319,11 @@ class GrowingWords(Words):
         """
         lines = int(np.count_nonzero(data == _NEWLINE))
         # A word takes two bytes with its blank, an empty line one, and gives two ids.
-        out, starts = np.empty(len(data) + lines + 2, dtype=np.int32), np.empty(lines + 1, dtype=np.int64)
-        state = np.array([0, 0, self.count, 0, 0], dtype=np.int64)
+        out = np.empty(len(data) + lines + 2, dtype=np.int32)
+        state = np.array([0, 0, self.count, 0], dtype=np.int64)
         while True:
             status = _encode(
-                data, self._blanks, self.arena, self.offsets, self.slots, True, self.skip_special, BEGIN, END, state,
-                out, starts,
+                data, self._blanks, self.arena, self.offsets, self.slots, self.skip_special, state, out
             )  # fmt: skip
             self.count = int(state[2])
             if status == DONE:

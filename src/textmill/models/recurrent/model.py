@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from textmill.base.files import read_json
-from textmill.models.cross_entropy import CHUNK_ELEMENTS, chunk_loss, linear_cross_entropy
+from textmill.models.cross_entropy import CHUNK_ELEMENTS, chunk_loss, eager_chunk_loss, linear_cross_entropy
 from textmill.models.neural import CONFIG, NeuralModel
 
 SCORED_ROWS = 64
@@ -97,14 +97,14 @@ class StatefulModel(NeuralModel):
 
     def training_parts(self, compile: Callable[[Callable[..., Any]], Callable[..., Any]] | None) -> dict[str, Any]:
         """What `training_loss` takes besides its batch: the loss kernel, compiled where asked for."""
-        return {"kernel": compile(chunk_loss) if compile else chunk_loss}
+        return {"kernel": compile(chunk_loss) if compile else eager_chunk_loss}
 
     def training_loss(
         self,
         batch: dict[str, Tensor],
         scale: float,
         state: State | None = None,
-        kernel: Callable[..., tuple[Tensor, Tensor]] = chunk_loss,
+        kernel: Callable[..., tuple[Tensor, Tensor]] = eager_chunk_loss,
     ) -> tuple[Tensor, State]:
         """Cross-entropy of the next token, by truncated back-propagation with the state carried over.
 
