@@ -8,12 +8,12 @@ import torch
 from textmill.base.errors import Failure
 from textmill.base.progress import Progress
 from textmill.models.config import TransformerConfig
+from textmill.models.cross_entropy import chunk_loss
 from textmill.models.transformer import Transformer
 from textmill.tokens.batches import Batches, validation_blocks
 from textmill.tokens.shards import Shards
 from textmill.training.config import TrainingConfig
 from textmill.training.loop import Trainer
-from textmill.models.cross_entropy import chunk_loss
 from textmill.training.state import Job
 
 QUIET = Progress("quiet")
