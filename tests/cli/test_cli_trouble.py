@@ -262,3 +262,19 @@ def test_a_file_that_may_grow_no_more_is_no_traceback(textmill: Textmill, tmp_pa
     assert "File too large" in ended.stderr
     assert "Internal error" not in ended.stderr
     assert not (tmp_path / "run/corpus").exists()
+
+
+def test_the_process_ends_though_a_pool_of_threads_is_idle() -> None:
+    """Compilation leaves such a pool behind; the code is kept, and exit handlers run."""
+    script = """
+import atexit
+from concurrent.futures import ThreadPoolExecutor
+from textmill.cli import _leave
+pool = ThreadPoolExecutor(2)
+pool.submit(int).result()
+atexit.register(print, "handled")
+_leave(3)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 3, ended.stderr
+    assert ended.stdout == "handled\n"

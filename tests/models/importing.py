@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from textmill.models.config import TransformerConfig
 from textmill.models.presets import arrange
 from textmill.models.stock_config import stock_of
 from textmill.tokens.tokenizer import Tokenizer, train_tokenizer
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Models this small gain nothing from a second thread, which on a busy machine only waits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
 
 SHAPE: dict[str, Any] = {"vocabulary": 640, "context": 48, "layers": 3, "width": 64, "heads": 4}
 TEXT = "The state of the Union — 学而时习之，不亦说乎？ It's 1,234.5 o'clock.\n\n  x = {'a': [1]}; 🙂"

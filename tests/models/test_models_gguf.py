@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from importing import TEXT, randomize, shape_of, small_tokenizer, speech
+from importing import TEXT, one_thread, randomize, shape_of, small_tokenizer, speech
 
 from textmill.base.errors import Failure, TextmillError, UsageError
 from textmill.models.exporter import export_gguf
@@ -31,6 +31,7 @@ from textmill.tokens.tokenizer import Tokenizer
 
 gguf = pytest.importorskip("gguf")
 
+__all__ = ["one_thread"]  # a fixture
 WRITABLE = [name for name in ARRANGEMENTS if name not in ("modern", "mistral")]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from importing import TEXT, change_json, hub_folder, randomize, shape_of, small_tokenizer, stock_model
+from importing import TEXT, change_json, hub_folder, one_thread, randomize, shape_of, small_tokenizer, stock_model
 from safetensors.torch import load_file, save_file
 
 from textmill.base.errors import Failure, UsageError
@@ -22,12 +22,14 @@ from textmill.models.exporter import export_folder
 from textmill.models.importer import import_model
 from textmill.models.load import load_model, save_model
 from textmill.models.presets import ARRANGEMENTS, arrange
-from textmill.models.stock_config import STOCK, Fields, canonical, read_stock, stock_of
+from textmill.models.stock_config import STOCK, canonical, read_stock, stock_of
+from textmill.models.stock_fields import Fields
 from textmill.models.transformer import Transformer
 from textmill.tokens.tokenizer import Tokenizer
 
 pytest.importorskip("transformers")
 
+__all__ = ["one_thread"]  # a fixture
 STOCK_ARRANGEMENTS = [name for name in ARRANGEMENTS if name != "modern"]
 
 

@@ -76,6 +76,7 @@ def test_an_autoencoder_needs_no_noise():
     assert set(batch) == {"tokens", "targets", "place", "dropped"}
 
 
+@pytest.mark.slow
 def test_a_vae_is_planned_trained_opened_and_scored_like_any_family(run):
     training = TrainingConfig(threads=1, validations=1, validation_tokens=2000)
     asked = PlanConfig(family="vae", steps=12, width=32, set=("reverse_path=aligned", "segment=32", "samples=2"))

@@ -14,48 +14,7 @@ from textmill.base.errors import Failure, UsageError
 from textmill.models import transformer_shape as shape
 from textmill.models.config import TransformerConfig
 from textmill.models.presets import PLAIN
-
-ACTIVATIONS = {
-    "silu": "silu",
-    "swish": "silu",
-    "gelu_new": "gelu",
-    "gelu_pytorch_tanh": "gelu",
-    "gelu_fast": "gelu",
-    "gelu": "gelu-exact",
-}
-LOCAL, GLOBAL = "sliding_attention", "full_attention"
-
-
-class Fields:
-    """The entries of a config.json, read so that what is missing or not supported is named."""
-
-    def __init__(self, values: Mapping[str, Any], source: str) -> None:
-        self.values, self.source = values, source
-
-    def need(self, name: str) -> Any:
-        """An entry that has to be there."""
-        if self.values.get(name) is None:
-            raise Failure(f"{self.source} lacks {name}.", "The model's shape cannot be told without it.")
-        return self.values[name]
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """An entry, or the default where it is missing or null."""
-        value = self.values.get(name)
-        return default if value is None else value
-
-    def refuse(self, name: str, why: str) -> None:
-        """Stop when this entry is set."""
-        if self.values.get(name):
-            raise Failure(f"{self.source} sets {name} to {self.values[name]!r}.", why)
-
-    def activation(self, *names: str) -> str:
-        """The activation function under the first of these names."""
-        given = next((self.values[name] for name in names if self.values.get(name)), None)
-        if given not in ACTIVATIONS:
-            raise Failure(
-                f'{self.source} asks for the activation "{given}".', f"Supported: {', '.join(sorted(ACTIVATIONS))}."
-            )
-        return ACTIVATIONS[given]
+from textmill.models.stock_fields import GLOBAL, LOCAL, Fields, layer_types, pattern_of, read_rotary, write_rotary
 
 
 @dataclass(frozen=True)
@@ -73,59 +32,6 @@ class Stock:
     cls: str
     read: Callable[[Fields], TransformerConfig]
     write: Callable[[TransformerConfig], dict[str, Any]]
-
-
-def pattern_of(kinds: list[str], source: str) -> str:
-    """The shortest window_pattern that gives these layer_types."""
-    unknown = sorted(set(kinds) - {LOCAL, GLOBAL})
-    if unknown:
-        raise Failure(f'{source} has layers of type "{unknown[0]}".', f"Supported: {GLOBAL}, {LOCAL}.")
-    letters = "".join("L" if kind == LOCAL else "G" for kind in kinds)
-    for size in range(1, len(letters) + 1):
-        if (letters[:size] * len(letters))[: len(letters)] == letters:
-            return letters[:size]
-    return letters
-
-
-def layer_types(config: TransformerConfig) -> list[str]:
-    """The kind of each layer's attention, in the words of `transformers`."""
-    return [LOCAL if shape.is_local(config, layer) else GLOBAL for layer in range(config.layers)]
-
-
-def _rotary(fields: Fields, base: float = 10000.0) -> dict[str, Any]:
-    """Rotary settings, from `rope_parameters` or the older `rope_theta` and `rope_scaling`."""
-    given = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
-    kind = given.get("rope_type", given.get("type", "default"))
-    found: dict[str, Any] = {"rotary_base": float(given.get("rope_theta", fields.get("rope_theta", base)))}
-    share = given.get("partial_rotary_factor", fields.get("partial_rotary_factor", 1.0))
-    if kind not in ("default", "linear", "llama3") or share != 1.0:
-        raise Failure(
-            f'{fields.source} asks for rotary positions of type "{kind}" on {share:.0%} of each head.',
-            "Supported: default, linear and llama3, on the whole head.",
-        )
-    if kind == "default":
-        return found
-    found |= {"rotary_scaling": kind, "rotary_factor": float(given["factor"])}
-    if kind == "llama3":
-        found |= {
-            "rotary_low": float(given["low_freq_factor"]),
-            "rotary_high": float(given["high_freq_factor"]),
-            "rotary_original": int(given["original_max_position_embeddings"]),
-        }
-    return found
-
-
-def _write_rotary(config: TransformerConfig) -> dict[str, Any]:
-    if config.rotary_scaling == "none":
-        return {"rope_theta": config.rotary_base, "rope_scaling": None}
-    scaling: dict[str, Any] = {"rope_type": config.rotary_scaling, "factor": config.rotary_factor}
-    if config.rotary_scaling == "llama3":
-        scaling |= {
-            "low_freq_factor": config.rotary_low,
-            "high_freq_factor": config.rotary_high,
-            "original_max_position_embeddings": config.rotary_original,
-        }
-    return {"rope_theta": config.rotary_base, "rope_scaling": scaling}
 
 
 # ---- GPT-2 -----------------------------------------------------------------------------------------------------------
@@ -195,7 +101,7 @@ def _read_llama(fields: Fields, *, head_dim: int = 0, tied: bool = False, **more
             "gated": True,
             "tied_head": fields.get("tie_word_embeddings", tied),
         }
-        | ({} if "rotary_base" in more else _rotary(fields))
+        | ({} if "rotary_base" in more else read_rotary(fields))
         | ({} if "activation" in more else {"activation": fields.activation("hidden_act")})
         | more
     )
@@ -215,7 +121,7 @@ def _write_llama(config: TransformerConfig) -> dict[str, Any]:
         "rms_norm_eps": shape.norm_epsilon(config),
         "tie_word_embeddings": config.tied_head,
         "attention_dropout": 0.0,
-        **_write_rotary(config),
+        **write_rotary(config),
     }
 
 
@@ -334,7 +240,7 @@ def _read_gemma3(fields: Fields) -> TransformerConfig:
         qk_norm=True,
         qk_norm_weight=True,
         rotary_base_local=float(local.get("rope_theta", fields.get("rope_local_base_freq", 10_000.0))),
-        **_rotary(Fields({"rope_parameters": everywhere}, fields.source)),
+        **read_rotary(Fields({"rope_parameters": everywhere}, fields.source)),
         **{ours: float(fields.get(theirs, 0.0)) for theirs, ours in caps.items()},
     )
 
@@ -351,7 +257,7 @@ def _read_mixtral(fields: Fields) -> TransformerConfig:
     return _read_llama(
         fields,
         window=fields.get("sliding_window", 0),
-        **_rotary(fields, 1_000_000.0),
+        **read_rotary(fields, 1_000_000.0),
         experts=fields.need("num_local_experts"),
         experts_used=used,
         balance_loss=fields.get("router_aux_loss_coef", 0.001) * used,
