@@ -4,6 +4,7 @@ RUN/leaderboard.json."""
 from __future__ import annotations
 
 import json as json_format
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from textmill.base.run import Run
 
 COMPARISON = Group("Comparison", sort_key=5)
+WIDTH = 140
+"""Columns of the table where there is no terminal to fit."""
 
 
 def compare(
@@ -211,7 +214,8 @@ def show_board(board: dict[str, Any]) -> None:
     notes = []
     for row in board["rows"]:
         own = row["kind"] == "family"
-        mark = "" if row["comparable"] and not row["bound"] else "*"
+        exact = row["comparable"] and not row["bound"] and row.get("documents") == row.get("documents_drawn")
+        mark = "" if exact or (row["comparable"] and not own) else "*"
         if mark:
             notes.append(f"* {row['label']}: {row['note']}")
         interval = f"{row['low']:.3f} to {row['high']:.3f}" if own and row.get("low") is not None else ""
@@ -227,7 +231,7 @@ def show_board(board: dict[str, Any]) -> None:
             show_count(row["tokens_per_second"]) if own else "",
             show_bytes(row["memory_bytes"]) if own else "",
         )
-    Console(width=None).print(table)
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
     for note in notes:
         print(note)
     for one in board["failed"]:

@@ -243,6 +243,7 @@ def _score(
         "word_perplexity": math.exp(min(700.0, nats / max(1, words))),
         "word_perplexity_signature": f"words:{rule}|count:{words}|unknown:none|end:counted|{signature}",
         "documents": len(done),
+        "documents_drawn": len(documents),
         "tokens_scored": tokens,
         "tokens_per_second": round(tokens / max(taken, 1e-9), 1),
         "signature": signature,

@@ -147,6 +147,10 @@ def compare_families(
             progress.say(f"{family_named(name).label} left out: {error.what} {error.why}")
             continue
         row["kind"] = "family"
+        if row["documents"] < row["documents_drawn"]:
+            row["note"] = " ".join(
+                [row["note"], f"Time was up after {row['documents']} of {row['documents_drawn']} documents."]
+            ).strip()
         rows.append(row)
         progress.say(f"{row['label']}: {row['bits_per_byte']:.3f} bits per byte after {row['seconds']:.0f} s")
     if not rows:
@@ -197,7 +201,7 @@ def mixed_rows(
     found = []
     for pair in itertools.combinations(names, 2):
         found.append(_linear(pair, scored, documents, tokenizer, by_name))
-    found.sort(key=lambda row: row["bits_per_byte"])
+    found.sort(key=lambda row: (not row["comparable"], row["bits_per_byte"]))
     found = found[:10]
     best = min(names, key=lambda name: by_name[name]["bits_per_byte"])
     cached = {
@@ -251,17 +255,28 @@ def _linear(
     tokenizer: Tokenizer,
     by_name: dict[str, Any],
 ) -> dict[str, Any]:
-    first, second, held = common(scored[pair[0]]["validation"], scored[pair[1]]["validation"])
-    weight = fit_linear(first, second)
     row = _mixture_row(pair, by_name, "linear")
+    weight = 0.0
+    for split, key in (("validation", "bits_per_byte"), ("test", "test_bits_per_byte")):
+        first, second, held = common(scored[pair[0]][split], scored[pair[1]][split])
+        if split == "validation":
+            weight = fit_linear(first, second)
+        here = documents[split][:held]
+        row[key] = _bits_per_byte(mix_linear(first, second, weight), here, tokenizer)
+        alone = min(_bits_per_byte(part, here, tokenizer) for part in (first, second) if np.isfinite(part).all())
+        row[f"{split}_gain"] = alone - row[key]
+        row["documents" if split == "validation" else "test_documents"] = held
+        row["comparable"] = row["comparable"] and held == len(documents[split])
     row["weight"] = round(weight, 4)
-    row["bits_per_byte"] = _bits_per_byte(mix_linear(first, second, weight), documents["validation"][:held], tokenizer)
-    row["documents"] = held
-    first, second, held = common(scored[pair[0]]["test"], scored[pair[1]]["test"])
-    mixed = mix_linear(first, second, weight)
-    row["test_bits_per_byte"] = _bits_per_byte(mixed, documents["test"][:held], tokenizer)
-    row["test_documents"] = held
-    row["note"] = f"{weight:.0%} of {pair[1]}; the weight was fitted on validation, the test figure never saw it."
+    row["note"] = (
+        f"{weight:.0%} of {pair[1]}; the weight was fitted on validation, the test figure never saw it: "
+        f"{row['test_gain']:+.3f} gained there over the better one alone."
+    )
+    if not row["comparable"]:
+        row["note"] += (
+            f" Measured on the first {row['documents']} of {len(documents['validation'])} documents (test: "
+            f"{row['test_documents']} of {len(documents['test'])}), which both scored: not to be ranked with others."
+        )
     return row
 
 
