@@ -20,6 +20,7 @@ from textmill.evaluation.score import SEGMENT_TOKENS, score_model, windows
 from textmill.models.config import TransformerConfig
 from textmill.models.ngram import NGram
 from textmill.models.transformer import Transformer
+from textmill.tokens.special import END, PAD
 from textmill.tokens.tokenizer import Tokenizer, train_tokenizer
 
 
@@ -238,3 +239,18 @@ def test_training_text_helps_a_compressor_and_a_copy_of_the_text_helps_most(comp
 def test_a_primed_xz_stops_at_its_time_limit(texts):
     with pytest.raises(TimeoutError):
         compress("xz", texts[0].encode(), 4 * "".join(texts).encode(), timeout=0.1)
+
+
+def test_an_imported_models_documents_are_read_after_its_own_first_token() -> None:
+    own = train_tokenizer(["The state of the Union is strong. " * 50], 512)
+    names = {"document_begin": PAD, "document_end": END, "ends": [END], "turn_ends": []}
+    tokenizer = Tokenizer(own.library, names)
+    torch.manual_seed(0)
+    model = Transformer(TransformerConfig(vocabulary=own.vocabulary, context=32, layers=1, width=32, heads=2)).eval()
+    torch.nn.init.normal_(model.head.weight, std=0.5)
+    ids = np.array([*own.encode("The Union is strong."), own.document_end], dtype=np.int64)
+    begin = own.special[PAD]
+    log_probs, _ = model.read(torch.tensor([[begin, *ids[:-1]]]), model.start(1))
+    expected = -float(log_probs[0].gather(1, torch.from_numpy(ids)[:, None]).sum())
+    assert score_model(model, [ids], tokenizer).nats.sum() == pytest.approx(expected, abs=1e-3)
+    assert score_model(model, [ids], own).nats.sum() != pytest.approx(expected, abs=1e-3)

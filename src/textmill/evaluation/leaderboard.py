@@ -292,7 +292,7 @@ def _log_linear(
 
     models = tuple(load_model(run.path / folder / name / "model") for name in pair)
     tokens = min(LOG_LINEAR_TOKENS, max(256, 48_000_000 // tokenizer.vocabulary))
-    mixer = LogLinear((models[0], models[1]), tokenizer.document_end)
+    mixer = LogLinear((models[0], models[1]), tokenizer.document_begin)
     both = mixer.distributions(documents["validation"], tokens)
     weights = mixer.fit(both)
     row = _mixture_row((pair[0], pair[1]), by_name, "log-linear")

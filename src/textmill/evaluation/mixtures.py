@@ -102,11 +102,11 @@ class LogLinear:
 
     Args:
         models: two language models of one vocabulary that can be read from left to right.
-        document_end: what every document is read after.
+        document_begin: what every document is read after.
     """
 
-    def __init__(self, models: tuple[Any, Any], document_end: int) -> None:
-        self.models, self.document_end = models, document_end
+    def __init__(self, models: tuple[Any, Any], document_begin: int) -> None:
+        self.models, self.document_begin = models, document_begin
         self.weights = (0.5, 0.5)
 
     def distributions(self, documents: Sequence[np.ndarray], tokens: int) -> tuple[torch.Tensor, ...]:
@@ -118,7 +118,7 @@ class LogLinear:
                 break
             ids = ids[: min(left, 512)]
             left -= len(ids)
-            read = torch.from_numpy(np.concatenate(([self.document_end], ids[:-1])).astype(np.int64))[None]
+            read = torch.from_numpy(np.concatenate(([self.document_begin], ids[:-1])).astype(np.int64))[None]
             with torch.inference_mode():
                 one, two = (model.read(read, model.start(1))[0][0].float() for model in self.models)
             parts.append((one, two, torch.from_numpy(ids.astype(np.int64))))

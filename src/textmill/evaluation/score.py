@@ -113,7 +113,8 @@ def score_model(
 ) -> DocumentScores:
     """Score every token of every document, its final document end included, given the tokens before it.
 
-    The first token of a document is predicted after a document-end token. A model with a limited context
+    The first token of a document is predicted after the tokenizer's `document_begin`, which for our own tokenizers is the
+    document-end token. A model with a limited context
     reads overlapping windows, many at once; one without is asked for `score(ids)` where it has that (ids of
     one or several documents, each closed by its end token), else it reads each document from beginning to
     end. A model with `target_log_probs(tokens [B, T], targets [B, T]) -> [B, T]` is asked for that instead of
@@ -173,12 +174,12 @@ def document_log_probs(
     size, step = window_of(model, window, stride)
     score = getattr(model, "score", None)
     if size is not None:
-        yield from _score_windows(model, documents, tokenizer.document_end, size, step, device, batch)
+        yield from _score_windows(model, documents, tokenizer.document_begin, size, step, device, batch)
     elif callable(score):
         yield from _score_directly(score, documents, tokenizer.document_end)
     else:
         for ids in documents:
-            yield ids, _score_recurrently(model, ids, tokenizer.document_end, device)
+            yield ids, _score_recurrently(model, ids, tokenizer.document_begin, device)
 
 
 def scores_of(
@@ -239,7 +240,7 @@ def _target_log_probs(model: LanguageModel, tokens: torch.Tensor, targets: torch
 def _score_windows(
     model: LanguageModel,
     documents: Iterable[np.ndarray],
-    document_end: int,
+    document_begin: int,
     size: int,
     stride: int,
     device: torch.device | str | None,
@@ -258,22 +259,22 @@ def _score_windows(
         pool.append(np.asarray(ids, dtype=np.int64))
         count += 1 + max(0, len(ids) - size) // stride
         if count >= POOL_READS * batch:
-            yield from _score_pool(model, pool, document_end, size, stride, device, batch)
+            yield from _score_pool(model, pool, document_begin, size, stride, device, batch)
             pool, count = [], 0
-    yield from _score_pool(model, pool, document_end, size, stride, device, batch)
+    yield from _score_pool(model, pool, document_begin, size, stride, device, batch)
 
 
 def _score_pool(
     model: LanguageModel,
     pool: Sequence[np.ndarray],
-    document_end: int,
+    document_begin: int,
     size: int,
     stride: int,
     device: torch.device | str | None,
     batch: int,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     found = [np.empty(len(ids)) for ids in pool]
-    inputs = [np.concatenate(([document_end], ids[:-1])) for ids in pool]
+    inputs = [np.concatenate(([document_begin], ids[:-1])) for ids in pool]
     jobs = [
         (end - begin, number, begin, end, scored)
         for number, ids in enumerate(pool)
@@ -285,7 +286,7 @@ def _score_pool(
         part = jobs[start : start + batch]
         width = part[0][0]
         # Padding follows the text, and a prediction sees nothing that follows it.
-        tokens = np.full((len(part), width), document_end, dtype=np.int64)
+        tokens = np.full((len(part), width), document_begin, dtype=np.int64)
         targets = np.full((len(part), width), -1, dtype=np.int64)  # -1: read, not scored
         for row, (length, number, begin, end, scored) in enumerate(part):
             tokens[row, :length] = inputs[number][begin:end]
@@ -320,11 +321,11 @@ def _score_directly(
 
 
 def _score_recurrently(
-    model: LanguageModel, ids: np.ndarray, document_end: int, device: torch.device | str | None
+    model: LanguageModel, ids: np.ndarray, document_begin: int, device: torch.device | str | None
 ) -> np.ndarray:
     """Log-probabilities of one document's tokens, read in pieces with the state carried on."""
     piece = max(1, min(RECURRENT_READ_TOKENS, LOG_PROBS_BYTES // (4 * model.vocabulary)))
-    inputs = torch.from_numpy(np.concatenate(([document_end], ids[:-1])).astype(np.int64))[None].to(device)
+    inputs = torch.from_numpy(np.concatenate(([document_begin], ids[:-1])).astype(np.int64))[None].to(device)
     targets = torch.from_numpy(np.asarray(ids, dtype=np.int64))[None].to(device)
     state = model.start(1)
     found = []

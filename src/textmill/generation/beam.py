@@ -85,7 +85,7 @@ def beam_search(
     _check(beams, best, max_tokens, length_penalty)
     ready = [_prepare(model, tokenizer, prompt)[0] for prompt in _as_list(prompts)]
     given = _sources(model, tokenizer, sources, len(ready))
-    ends = sorted({tokenizer.document_end, *end_tokens})
+    ends = sorted({*tokenizer.ends, *end_tokens})
     search = _Search(model, tokenizer, beams, length_penalty, max_tokens, early, ends)
     waiting: dict[int, list[int]] = {}  # rows read together have to be of one length: the protocol knows no padding
     for i, ids in enumerate(ready):
