@@ -113,12 +113,11 @@ def score_model(
 ) -> DocumentScores:
     """Score every token of every document, its final document end included, given the tokens before it.
 
-    The first token of a document is predicted after the tokenizer's `document_begin`, which for our own tokenizers is the
-    document-end token. A model with a limited context
-    reads overlapping windows, many at once; one without is asked for `score(ids)` where it has that (ids of
-    one or several documents, each closed by its end token), else it reads each document from beginning to
-    end. A model with `target_log_probs(tokens [B, T], targets [B, T]) -> [B, T]` is asked for that instead of
-    whole distributions.
+    The first token of a document is predicted after the tokenizer's `document_begin`, which for our own tokenizers
+    is the document-end token. A model with a limited context reads overlapping windows, many at once; one without
+    is asked for `score(ids)` where it has that (ids of one or several documents, each closed by its end token), else
+    it reads each document from beginning to end. A model with `target_log_probs(tokens [B, T], targets [B, T]) ->
+    [B, T]` is asked for that instead of whole distributions.
 
     Args:
         model: a language model of any family.
