@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
-import os
 import sys
-import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
 from textmill.base.errors import Failure, UsageError
-from textmill.base.files import sync_folder
+from textmill.base.files import open_atomic
 
 GZIP, BZIP2, XZ, ZSTD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"
 PACKED = (GZIP, BZIP2, XZ, ZSTD)
@@ -85,23 +83,11 @@ def line_blocks(stream: IO[bytes], size: int = BLOCK) -> Iterator[bytearray]:
 
 def write_whole(path: Path, blocks: Iterable[bytes | memoryview]) -> None:
     """Write the blocks beside `path`, gzipped where it ends with .gz, flush, and rename into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            if path.suffix == ".gz":
-                with gzip.GzipFile(fileobj=stream, mode="wb", compresslevel=6, mtime=0, filename="") as packed:
-                    for block in blocks:
-                        packed.write(block)
-            else:
+    with open_atomic(path) as stream:
+        if path.suffix == ".gz":
+            with gzip.GzipFile(fileobj=stream, mode="wb", compresslevel=6, mtime=0, filename="") as packed:
                 for block in blocks:
-                    stream.write(block)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            Path(name).unlink()
-        raise
-    sync_folder(path.parent)
+                    packed.write(block)
+        else:
+            for block in blocks:
+                stream.write(block)
