@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from textmill import __version__
 from textmill.base.errors import Failure, UsageError
-from textmill.base.files import read_json, write_json
+from textmill.base.files import write_json
 from textmill.base.settings import from_mapping
 from textmill.models.bert import Bert
 from textmill.models.bert_config import MASK_TOKENS, BertConfig, stock_bert
+from textmill.models.neural import has_model_type, read_stock_folder, some
 
 WEIGHTS = "model.safetensors"
 ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
@@ -28,10 +27,7 @@ LEFT_OUT = ("embeddings.position_ids", "cls.seq_relationship.")
 
 def is_stock_folder(folder: Path) -> bool:
     """Whether `folder` holds a BERT under the names of Hugging Face, whoever wrote it."""
-    try:
-        return bool(read_json(folder / "config.json").get("model_type") == "bert")
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError, AttributeError):
-        return False
+    return has_model_type(folder, "bert")
 
 
 def stock_names(config: BertConfig) -> dict[str, str]:
@@ -186,25 +182,7 @@ def load_stock(
         UsageError: the arrangement is none that `BertConfig` can express.
     """
     folder = Path(folder)
-    try:
-        record = read_json(folder / "config.json")
-        stored = load_file(folder / WEIGHTS)
-    except FileNotFoundError as error:
-        raise Failure(
-            f"{folder} holds no whole BERT.",
-            f"{Path(str(error.filename or folder)).name} is missing.",
-            "Give the folder of a model with config.json and model.safetensors.",
-        ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
-        raise Failure(
-            f"The model in {folder} cannot be read.", f"A file is damaged ({error}).", "Fetch the folder again."
-        ) from error
-    if record.get("model_type") != "bert":
-        raise UsageError(
-            f"{folder} holds no BERT.",
-            f'Its config.json says "model_type": {json.dumps(record.get("model_type"))}.',
-            "Give the folder of a BertModel or BertForMaskedLM.",
-        )
+    record, stored = read_stock_folder(folder, "bert", "BertModel or BertForMaskedLM")
     stored = {
         name if name.startswith(("bert.", "cls.")) else f"bert.{name}": value
         for name, value in stored.items()
@@ -221,9 +199,7 @@ def load_stock(
         stored["cls.predictions.decoder.weight"] = decoder
     model = Bert(config)
     model.load_state_dict(_fitted(model, stored, folder, extra))
-    if precision == "bf16":
-        model.compute_dtype = torch.bfloat16
-    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    return model.placed(device, precision)
 
 
 import_bert = load_stock
@@ -238,9 +214,9 @@ def _fitted(
     expected = {*single.values(), *(name for names in split.values() for name in names)}
     troubles = []
     if missing := sorted(expected - stored.keys()):
-        troubles.append(f"missing: {_some(missing)}")
+        troubles.append(f"missing: {some(missing)}")
     if extra == "refuse" and (left := sorted(stored.keys() - expected)):
-        troubles.append(f"without a place here: {_some(left)}")
+        troubles.append(f"without a place here: {some(left)}")
     if not missing:
         weights = {ours: stored[theirs] for ours, theirs in single.items()}
         weights |= {ours: torch.cat([stored[name] for name in theirs]) for ours, theirs in split.items()}
@@ -251,7 +227,7 @@ def _fitted(
             if tuple(value.shape) != shapes[name]
         ]
         if wrong:
-            troubles.append(f"of another shape: {_some(wrong)}")
+            troubles.append(f"of another shape: {some(wrong)}")
     if troubles:
         raise Failure(
             f"The tensors in {folder / WEIGHTS} do not make the BERT of its config.json.",
@@ -259,9 +235,3 @@ def _fitted(
             'Fetch the folder again; to leave out the head of another task, import_bert(folder, extra="drop").',
         )
     return {name: value.float() for name, value in weights.items()}
-
-
-def _some(names: list[str]) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-    return ", ".join(names[:6]) + more

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from textmill import __version__
-from textmill.base.errors import Failure, UsageError
-from textmill.base.files import read_json, write_json
+from textmill.base.errors import UsageError
+from textmill.base.files import write_json
 from textmill.base.settings import from_mapping
 from textmill.models.encoder_decoder import EncoderDecoder
 from textmill.models.encoder_decoder_config import EncoderDecoderConfig, t5_arrangement
-from textmill.models.neural import check_weights
+from textmill.models.neural import check_weights, has_model_type, read_stock_folder
 
 WEIGHTS = "model.safetensors"
 ACTIVATIONS = {"gated-gelu": "gated_gelu", "relu": "relu"}
@@ -33,10 +31,7 @@ LEFT_OUT = (
 
 def is_t5_folder(folder: Path) -> bool:
     """Whether `folder` holds a T5 under the names of Hugging Face, whoever wrote it."""
-    try:
-        return bool(read_json(folder / "config.json").get("model_type") == "t5")
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError, AttributeError):
-        return False
+    return has_model_type(folder, "t5")
 
 
 def t5_names(config: EncoderDecoderConfig) -> dict[str, tuple[str, ...]]:
@@ -164,25 +159,7 @@ def import_t5(
         UsageError: the arrangement is none that `EncoderDecoderConfig` can express.
     """
     folder = Path(folder)
-    try:
-        record = read_json(folder / "config.json")
-        stored = load_file(folder / WEIGHTS)
-    except FileNotFoundError as error:
-        raise Failure(
-            f"{folder} holds no whole T5.",
-            f"{Path(str(error.filename or folder)).name} is missing.",
-            "Give the folder of a model with config.json and model.safetensors.",
-        ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
-        raise Failure(
-            f"The model in {folder} cannot be read.", f"A file is damaged ({error}).", "Fetch the folder again."
-        ) from error
-    if record.get("model_type") != "t5":
-        raise UsageError(
-            f"{folder} holds no T5.",
-            f'Its config.json says "model_type": {json.dumps(record.get("model_type"))}.',
-            "Give the folder of a T5ForConditionalGeneration.",
-        )
+    record, stored = read_stock_folder(folder, "t5", "T5ForConditionalGeneration")
     config = _config_of(record, folder)
     shared = next((stored[name] for name in ("shared.weight", *LEFT_OUT[:2]) if name in stored), None)
     stored = {name: value for name, value in stored.items() if name not in LEFT_OUT}
@@ -200,9 +177,7 @@ def import_t5(
     model.load_state_dict(
         {ours: torch.cat([stored[name] for name in theirs]).float() for ours, theirs in names.items()}
     )
-    if precision == "bf16":
-        model.compute_dtype = torch.bfloat16
-    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    return model.placed(device, precision)
 
 
 def _with_head(stored: dict[str, Tensor], record: dict[str, Any], config: EncoderDecoderConfig) -> dict[str, Tensor]:

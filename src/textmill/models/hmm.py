@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from textmill import __version__
-from textmill.base.errors import Failure, UsageError
+from textmill.base.errors import Failure
 from textmill.base.files import read_json, write_json
 from textmill.base.settings import from_mapping
 from textmill.models import hmm_kernels as kernels
 from textmill.models.hmm_config import HiddenMarkovConfig
 from textmill.models.hmm_expectation import Expectation, Parameters, document_bounds
 from textmill.models.hmm_learning import Documents, Learner
+from textmill.models.neural import WEIGHTS, reading_model
 from textmill.models.ngram.documents import draw_documents
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 READ_BYTES = 64 << 20
 """Working memory of `read` for its distributions."""
-WEIGHTS = "model.safetensors"
 
 
 class HiddenMarkov:
@@ -244,7 +242,7 @@ class HiddenMarkov:
         Raises:
             Failure: a file is missing or damaged, or of another family.
         """
-        try:
+        with reading_model(folder):
             record = read_json(folder / "config.json")
             if record.get("textmill_family") != cls.family:
                 raise KeyError("textmill_family")
@@ -255,18 +253,6 @@ class HiddenMarkov:
             if (parameters.start.shape, parameters.transitions.shape, parameters.emissions.shape) != shapes:
                 raise ValueError("the tensors are not of the shape that config.json says")
             occupancy = values["occupancy"].astype(np.float64)
-        except FileNotFoundError as error:
-            raise Failure(
-                f"{folder} holds no whole model.",
-                f"{Path(str(error.filename or folder)).name} is missing.",
-                "Give the folder that `textmill build` or `textmill train` made, such as runs/mine.",
-            ) from error
-        except (json.JSONDecodeError, KeyError, ValueError, SafetensorError, UsageError) as error:
-            raise Failure(
-                f"The hidden Markov model in {folder} cannot be read.",
-                f"A file is damaged or was not made by Textmill ({type(error).__name__}: {error}).",
-                "Train it again with the command in run.json; finished stages are not redone.",
-            ) from error
         model = cls(config, parameters)
         model.occupancy = occupancy
         model.history = record.get("history", [])

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from textmill import __version__
@@ -19,11 +17,11 @@ from textmill.base.hardware import hardware
 from textmill.base.settings import from_mapping
 from textmill.models.config import TransformerConfig
 from textmill.models.families import family_named, family_of
+from textmill.models.neural import WEIGHTS, reading_model
 from textmill.models.stock_config import STOCK, stock_of
 from textmill.models.stock_tensors import join_weights, slots, split_weights
 from textmill.models.transformer import Transformer
 
-WEIGHTS = "model.safetensors"
 CARRIED = {
     "huggingface/modeling_textmill.py": "modeling_textmill.py",
     "transformer.py": "transformer_textmill.py",
@@ -118,22 +116,10 @@ def load_model(
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
         arithmetic = fast_precision(place) if precision == "auto" else precision
         return family_named(family).model_class().load(folder, place, arithmetic)
-    try:
+    with reading_model(folder):
         record = read_json(folder / "config.json")
         config = from_mapping(TransformerConfig, record["textmill"])
         stored = load_file(folder / WEIGHTS)
-    except FileNotFoundError as error:
-        raise Failure(
-            f"{folder} holds no whole model.",
-            f"{Path(str(error.filename or folder)).name} is missing.",
-            "Give the folder that `textmill build` or `textmill train` made, such as runs/mine.",
-        ) from error
-    except (json.JSONDecodeError, KeyError, SafetensorError) as error:
-        raise Failure(
-            f"The model in {folder} cannot be read.",
-            f"A file is damaged or was not made by Textmill ({type(error).__name__}: {error}).",
-            "Train it again with the command in run.json; finished stages are not redone.",
-        ) from error
     name = record.get("model_type", "textmill")
     try:
         if name in STOCK:

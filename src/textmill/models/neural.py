@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -14,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from textmill import __version__
-from textmill.base.errors import Failure
+from textmill.base.errors import Failure, UsageError
 from textmill.base.files import read_json, write_json
 from textmill.base.settings import from_mapping
 
@@ -123,10 +125,32 @@ class NeuralModel(nn.Module):
                 weights[name] = weights[first]
         check_weights(folder, {name: tuple(value.shape) for name, value in own.items()}, weights)
         model.load_state_dict(weights)
-        place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        if precision == "bf16" and cls.bf16:
-            model.compute_dtype = torch.bfloat16
-        return model.to(place).eval()
+        return model.placed(device, precision)
+
+    def placed(self, device: str | torch.device | None, precision: Literal["bf16", "fp32"]) -> Self:
+        """The model on its device (the GPU when there is one, else the CPU), in evaluation mode."""
+        if precision == "bf16" and self.bf16:
+            self.compute_dtype = torch.bfloat16
+        return self.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+
+
+@contextlib.contextmanager
+def reading_model(folder: Path) -> Iterator[None]:
+    """Inside, what is wrong with the files of a model folder becomes a `Failure` that says so."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise Failure(
+            f"{folder} holds no whole model.",
+            f"{Path(str(error.filename or folder)).name} is missing.",
+            f"Give a folder with {CONFIG} and {WEIGHTS}, such as the run that `textmill build` made.",
+        ) from error
+    except (ValueError, KeyError, TypeError, SafetensorError, UsageError) as error:  # JSON and Unicode errors too
+        raise Failure(
+            f"The model in {folder} cannot be read.",
+            f"A file is damaged or was not made by Textmill ({type(error).__name__}: {error}).",
+            "Train it again with the command in run.json (finished stages are not redone), or fetch it again.",
+        ) from error
 
 
 def read_folder(folder: Path, config_class: type) -> tuple[Any, dict[str, Tensor]]:
@@ -135,22 +159,41 @@ def read_folder(folder: Path, config_class: type) -> tuple[Any, dict[str, Tensor
     Raises:
         Failure: a file is missing or damaged.
     """
-    try:
-        record = read_json(folder / CONFIG)
-        config: Any = from_mapping(config_class, record["textmill"])
+    with reading_model(folder):
+        config: Any = from_mapping(config_class, read_json(folder / CONFIG)["textmill"])
         return config, dict(load_file(folder / WEIGHTS))
-    except FileNotFoundError as error:
-        raise Failure(
-            f"{folder} holds no whole model.",
-            f"{Path(str(error.filename or folder)).name} is missing.",
-            "Give the folder that `textmill build` or `textmill train` made, such as runs/mine.",
-        ) from error
-    except (json.JSONDecodeError, KeyError, SafetensorError, TypeError) as error:
-        raise Failure(
-            f"The model in {folder} cannot be read.",
-            f"A file is damaged or was not made by Textmill ({type(error).__name__}: {error}).",
-            "Train it again with the command in run.json; finished stages are not redone.",
-        ) from error
+
+
+def read_stock_folder(folder: Path, model_type: str, classes: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """config.json and weights of a folder that a class of `transformers` wrote.
+
+    Args:
+        folder: holds config.json and model.safetensors.
+        model_type: what config.json has to say.
+        classes: the classes that are meant, for the error.
+
+    Raises:
+        Failure: a file is missing or damaged.
+        UsageError: it is a model of another type.
+    """
+    with reading_model(folder):
+        record: dict[str, Any] = dict(read_json(folder / CONFIG))
+        stored = dict(load_file(folder / WEIGHTS))
+    if record.get("model_type") != model_type:
+        raise UsageError(
+            f"{folder} holds no {model_type.upper()}.",
+            f'Its config.json says "model_type": {json.dumps(record.get("model_type"))}.',
+            f"Give the folder of a {classes}.",
+        )
+    return record, stored
+
+
+def has_model_type(folder: Path, model_type: str) -> bool:
+    """Whether a folder says that it is a stock model of this type; opening it says what is wrong."""
+    try:
+        return bool(read_json(folder / CONFIG).get("model_type") == model_type)
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def check_weights(where: Path, wanted: dict[str, tuple[int, ...]], found: dict[str, Tensor]) -> None:
@@ -167,9 +210,9 @@ def check_weights(where: Path, wanted: dict[str, tuple[int, ...]], found: dict[s
         if name in found and tuple(found[name].shape) != shape
     ]
     problems = [
-        *([f"missing: {_some(missing)}"] if missing else []),
-        *([f"unknown: {_some(extra)}"] if extra else []),
-        *([f"of another shape: {_some(shapes)}"] if shapes else []),
+        *([f"missing: {some(missing)}"] if missing else []),
+        *([f"unknown: {some(extra)}"] if extra else []),
+        *([f"of another shape: {some(shapes)}"] if shapes else []),
     ]
     if problems:
         raise Failure(
@@ -179,6 +222,7 @@ def check_weights(where: Path, wanted: dict[str, tuple[int, ...]], found: dict[s
         )
 
 
-def _some(names: list[str], most: int = 5) -> str:
+def some(names: list[str], most: int = 5) -> str:
+    """The first few of many names, for an error."""
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest
