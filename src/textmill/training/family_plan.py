@@ -130,19 +130,7 @@ def plan_family(
             plan, family, kind, ladder, facts, probe, config, training, special, train_tokens, train_seconds, after
         )
     plan.chosen |= {"family": family.name, "vocabulary": vocabulary}
-    plan.measured |= {
-        "cores": probe.cores,
-        "device": probe.device,
-        "device_name": probe.device_name,
-        "memory_bytes": probe.memory_bytes,
-        "precision": probe.precision,
-        "rates": {str(width): rate for width, rate in probe.rates.items()},
-        "compiler": probe.compiler,
-        "probe_seconds": round(probe.seconds, 2),
-        "texture": round(facts.texture, 4),
-    }
-    plan.predicted["seconds"] = {"corpus, tokens": round(elapsed, 1), **plan.predicted["seconds"]}
-    plan.predicted["total_seconds"] = round(sum(plan.predicted["seconds"].values()), 1)
+    plan.complete(facts, probe, elapsed)
     return plan
 
 

@@ -67,6 +67,12 @@ class Plan:
     actual: dict[str, Any] = field(default_factory=dict)
     budget_seconds: float | None = None
 
+    def complete(self, facts: Facts, probe: Probe, elapsed: float) -> None:
+        """Note what was measured, and the total of what is predicted, `elapsed` seconds being gone."""
+        self.measured |= {**probe.to_json(), "texture": round(facts.texture, 4)}
+        self.predicted["seconds"] = {"corpus, tokens": round(elapsed, 1), **self.predicted["seconds"]}
+        self.predicted["total_seconds"] = round(sum(self.predicted["seconds"].values()), 1)
+
 
 def estimate_bytes_per_token(vocabulary: int, texture: float) -> float:
     """Bytes that a byte-level BPE token of this vocabulary stands for, before there is a tokenizer.
@@ -233,20 +239,8 @@ def make_plan(
     plan.predicted = found.predicted
     plan.warnings += found.warnings
     reasons.update(found.reasons)
-    plan.measured = {
-        "cores": probe.cores,
-        "device": probe.device,
-        "device_name": probe.device_name,
-        "memory_bytes": probe.memory_bytes,
-        "precision": probe.precision,
-        "flops_per_second": probe.rate(chosen["width"]),
-        "rates": {str(width): rate for width, rate in probe.rates.items()},
-        "compiler": probe.compiler,
-        "probe_seconds": round(probe.seconds, 2),
-        "texture": round(facts.texture, 4),
-    }
-    plan.predicted["seconds"] = {"corpus, tokens": round(elapsed, 1), **plan.predicted["seconds"]}
-    plan.predicted["total_seconds"] = round(sum(plan.predicted["seconds"].values()), 1)
+    plan.measured["flops_per_second"] = probe.rate(chosen["width"])
+    plan.complete(facts, probe, elapsed)
     return plan
 
 

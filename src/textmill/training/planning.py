@@ -61,19 +61,6 @@ def gather_facts(run: Run, known_texture: float | None = None) -> Facts:
     return Facts(**facts)
 
 
-def _probe_from(record: dict[str, Any]) -> Probe:
-    return Probe(
-        cores=record["cores"],
-        device=record["device"],
-        device_name=record["device_name"],
-        memory_bytes=record["memory_bytes"],
-        precision=record["precision"],
-        rates={int(width): rate for width, rate in record["rates"].items()},
-        compiler=record["compiler"],
-        seconds=record["probe_seconds"],
-    )
-
-
 def plan_run(
     run: Run,
     budget: float | None,
@@ -108,7 +95,7 @@ def plan_run(
     check_settings(config.family, config.set)
     same_machine = before.get("first_key") == hash_json(asked)
     if same_machine:  # the probe of a few seconds ago
-        probe, known = _probe_from(before["measured"]), before["measured"]["texture"]
+        probe, known = Probe.from_json(before["measured"]), before["measured"]["texture"]
     elif known_probe is not None:
         probe, known = known_probe, None
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -43,6 +44,33 @@ class Probe:
     rates: dict[int, float]
     compiler: bool
     seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, for `from_json` and for plan.json."""
+        return {
+            "cores": self.cores,
+            "device": self.device,
+            "device_name": self.device_name,
+            "memory_bytes": self.memory_bytes,
+            "precision": self.precision,
+            "rates": {str(width): rate for width, rate in self.rates.items()},
+            "compiler": self.compiler,
+            "probe_seconds": round(self.seconds, 2),
+        }
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Probe:
+        """What `to_json` gave."""
+        return cls(
+            cores=stored["cores"],
+            device=stored["device"],
+            device_name=stored["device_name"],
+            memory_bytes=stored["memory_bytes"],
+            precision=stored["precision"],
+            rates={int(width): rate for width, rate in stored["rates"].items()},
+            compiler=stored["compiler"],
+            seconds=stored["probe_seconds"],
+        )
 
     def rate(self, width: int) -> float:
         """FLOP/s at a width, interpolated between the measured ones."""
