@@ -16,7 +16,7 @@ from textmill.corpus.kernels import inline, kernel
 from textmill.models.ngram.config import MAX_ORDER
 from textmill.models.ngram.counting import Level, Space, find_contexts
 from textmill.models.ngram.estimation import Grams, Order
-from textmill.models.ngram.tables import SEGMENT, Tables
+from textmill.models.ngram.tables import Tables, score_segments
 from textmill.models.ngram.words import Words
 
 MAGIC = b"mmap lm http://kheafield.com/code format version 5\n\0"
@@ -189,14 +189,7 @@ class Probing:
 
     def score(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As `Tables.score`."""
-        log10 = np.empty(len(tokens), dtype=np.float32)
-        lengths = np.empty(len(tokens), dtype=np.uint8)
-        for first in range(0, len(tokens), SEGMENT):
-            begin = max(0, first - self.order + 1)
-            part, skip = tokens[begin : first + SEGMENT], first - begin
-            values, sizes = self._score(part)
-            log10[first : first + SEGMENT], lengths[first : first + SEGMENT] = values[skip:], sizes[skip:]
-        return log10, lengths
+        return score_segments(self._score, tokens, self.order)
 
     def _score(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         log10, weights = self.log10[tokens], self.backoff[tokens]

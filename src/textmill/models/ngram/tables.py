@@ -7,7 +7,7 @@ words at a time: the look-ups do not wait for one another, and memory is busy wi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,27 @@ def _score_order(
         context, weight = mine, own
 
 
+def score_segments(
+    score: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], tokens: np.ndarray, order: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What `score` gives for a text, a segment at a time, so that its working memory is bounded.
+
+    Args:
+        score: base-10 log-probabilities float32 [n] and lengths uint8 [n] of a text's tokens.
+        tokens: the text.
+        order: words that a probability depends on.
+    """
+    log10 = np.empty(len(tokens), dtype=np.float32)
+    lengths = np.empty(len(tokens), dtype=np.uint8)
+    for first in range(0, len(tokens), SEGMENT):
+        # A few tokens before the segment are scored once more, to know what came before.
+        begin = max(0, first - order + 1)
+        part, skip = tokens[begin : first + SEGMENT], first - begin
+        values, sizes = score(part)
+        log10[first : first + SEGMENT], lengths[first : first + SEGMENT] = values[skip:], sizes[skip:]
+    return log10, lengths
+
+
 @dataclass
 class Tables:
     """An n-gram model ready for queries.
@@ -165,15 +186,7 @@ class Tables:
             base-10 log probabilities float32 [n], and uint8 [n] how many words the n-gram has that each is taken
             from.
         """
-        log10 = np.empty(len(tokens), dtype=np.float32)
-        lengths = np.empty(len(tokens), dtype=np.uint8)
-        for first in range(0, len(tokens), SEGMENT):
-            # A few tokens before the segment are scored once more, to know what came before.
-            begin = max(0, first - self.order + 1)
-            part, skip = tokens[begin : first + SEGMENT], first - begin
-            values, sizes = self._score(part)
-            log10[first : first + SEGMENT], lengths[first : first + SEGMENT] = values[skip:], sizes[skip:]
-        return log10, lengths
+        return score_segments(self._score, tokens, self.order)
 
     def _score(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         log10, weights = self.log10[tokens], self.backoff[tokens]
