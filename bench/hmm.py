@@ -22,8 +22,8 @@ import numpy as np
 from hmmlearn.hmm import CategoricalHMM
 
 from bench.measure import Spread, machine, table
-from textmill.models.hmm_expectation import Parameters, document_bounds
-from textmill.models.hmm_learning import Prior, em_step
+from textmill.models.hmm.expectation import Parameters, document_bounds
+from textmill.models.hmm.learning import Prior, em_step
 
 WORDS_OF_A_DOCUMENT = 2000
 """Speeches are cut into documents of at most so many words."""

@@ -112,7 +112,7 @@ def bench_scoring(test: Path, folder: Path, python: Path) -> tuple[list[list[str
         ["textmill, a whole text", f"{size / found['ours']['seconds']:.1f}"],
         ["textmill, a list of lines", f"{size / found['ours']['lines']:.1f}"],
     ]
-    if version_in(python, "kenlm") != "absent":
+    if any(version_in(python, name) != "absent" for name in ("kenlm", "kenlm-ex")):  # one module, two packages
         usage = run((str(python), str(PEERS / "kenlm_score.py"), str(arpa), str(test)), env=ONE_THREAD).checked()
         found["kenlm"] = json.loads(usage.output)
         rows.append(["kenlm, Model.score of each line", f"{size / found['kenlm']['seconds']:.1f}"])

@@ -137,3 +137,17 @@ def test_bad_input_is_answered(textmill: Textmill, words, code, said):
     assert ended.returncode == code, ended.stderr
     assert said in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.slow
+def test_cross_validation_gives_each_fold_its_share_of_a_small_budget(texts):
+    out = texts.parent / "folds"
+    words = [sys.executable, "-m", "textmill", "compare", str(texts), "--families", "ngram", "--folds", "2",
+             "--budget", "75s", "--plan.vocabulary", "1024", "--out", str(out), "--json"]  # fmt: skip
+    ended = subprocess.run(words, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    (row,) = json.loads(ended.stdout)
+    assert row["family"] == "ngram"
+    assert len(row["folds"]) == 2
+    assert min(row["folds"]) < row["bits_per_byte"] < max(row["folds"])
+    assert row["deviation"] > 0

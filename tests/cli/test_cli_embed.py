@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from textmill.cli.app import run
-from textmill.models.bert import Bert
-from textmill.models.bert_config import BertConfig
+from textmill.models.bert.config import BertConfig
+from textmill.models.bert.model import Bert
 from textmill.models.config import TransformerConfig
-from textmill.models.encoder_decoder import EncoderDecoder
-from textmill.models.encoder_decoder_config import EncoderDecoderConfig
+from textmill.models.encoder_decoder.config import EncoderDecoderConfig
+from textmill.models.encoder_decoder.model import EncoderDecoder
 from textmill.models.load import save_model
 from textmill.models.transformer import Transformer
 from textmill.tokens.tokenizer import Tokenizer, train_tokenizer

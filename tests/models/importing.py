@@ -13,7 +13,7 @@ import torch
 
 from textmill.models.config import TransformerConfig
 from textmill.models.presets import arrange
-from textmill.models.stock_config import stock_of
+from textmill.models.stock.config import stock_of
 from textmill.tokens.tokenizer import Tokenizer, train_tokenizer
 
 

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from textmill.base.errors import Failure, UsageError
 from textmill.evaluation.score import score_model
-from textmill.models.bert import MASKS_APART, Bert
-from textmill.models.bert_config import BertConfig, is_stock, stock_bert
-from textmill.models.bert_embeddings import embed_texts
-from textmill.models.bert_files import import_bert
-from textmill.models.bert_heads import Classifier, Tagger
+from textmill.models.bert.config import BertConfig, is_stock, stock_bert
+from textmill.models.bert.embeddings import embed_texts
+from textmill.models.bert.files import import_bert
+from textmill.models.bert.heads import Classifier, Tagger
+from textmill.models.bert.model import MASKS_APART, Bert
 from textmill.models.protocol import LanguageModel
 from textmill.tokens.opening import open_tokenizer
 from textmill.tokens.tokenizer import Tokenizer, train_tokenizer

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from textmill.base.errors import Failure, UsageError
 from textmill.evaluation.score import score_model
-from textmill.models.bert_embeddings import embed_texts
-from textmill.models.encoder_decoder import EncoderDecoder
-from textmill.models.encoder_decoder_config import EncoderDecoderConfig, is_t5, t5_arrangement
-from textmill.models.encoder_decoder_files import import_t5
-from textmill.models.encoder_decoder_parts import bucket
+from textmill.models.bert.embeddings import embed_texts
+from textmill.models.encoder_decoder.config import EncoderDecoderConfig, is_t5, t5_arrangement
+from textmill.models.encoder_decoder.files import import_t5
+from textmill.models.encoder_decoder.model import EncoderDecoder
+from textmill.models.encoder_decoder.parts import bucket
 from textmill.models.protocol import LanguageModel
 from textmill.tokens.tokenizer import train_tokenizer
 from textmill.training.config import TrainingConfig

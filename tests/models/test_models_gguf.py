@@ -25,7 +25,7 @@ from textmill.models.gguf.writer import write_gguf
 from textmill.models.importer import import_model
 from textmill.models.load import load_model, save_model
 from textmill.models.presets import ARRANGEMENTS, arrange
-from textmill.models.stock_config import canonical, stock_of
+from textmill.models.stock.config import canonical, stock_of
 from textmill.models.transformer import Transformer
 from textmill.tokens.tokenizer import Tokenizer
 

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from textmill.base.errors import Failure, UsageError
-from textmill.models import hmm_expectation
-from textmill.models.hmm import HiddenMarkov
-from textmill.models.hmm_config import HiddenMarkovConfig
-from textmill.models.hmm_expectation import Expectation, Parameters, Statistics, document_bounds
-from textmill.models.hmm_learning import Prior, em_step
+from textmill.models.hmm import expectation
+from textmill.models.hmm.config import HiddenMarkovConfig
+from textmill.models.hmm.expectation import Expectation, Parameters, Statistics, document_bounds
+from textmill.models.hmm.learning import Prior, em_step
+from textmill.models.hmm.model import HiddenMarkov
 from textmill.models.protocol import LanguageModel
 from textmill.tokens.tokenizer import train_tokenizer
 
@@ -120,7 +120,7 @@ def test_scaled_segmented_and_log_space_agree(
     parameters = drawn(vocabulary, states, seed=states)
     scaled = counted(parameters, ids, ends, "scaled")
     logs = counted(parameters, ids, ends, "log")
-    monkeypatch.setattr(hmm_expectation, "GROUP_BYTES", 2000)  # so that documents are worked through in segments
+    monkeypatch.setattr(expectation, "GROUP_BYTES", 2000)  # so that documents are worked through in segments
     segments = counted(parameters, ids, ends, "scaled")
     for other in (logs, segments):
         assert other.tokens == len(ids)
@@ -244,7 +244,7 @@ def test_the_number_of_cores_does_not_show(
     ids, ends, vocabulary = text
     found = []
     for cores in (1, 3):
-        monkeypatch.setattr(hmm_expectation, "hardware", lambda cores=cores: type("Cores", (), {"cores": cores})())
+        monkeypatch.setattr(expectation, "hardware", lambda cores=cores: type("Cores", (), {"cores": cores})())
         found.append(counted(drawn(vocabulary), ids, ends, "scaled"))
     assert (found[0].transitions == found[1].transitions).all()
     assert (found[0].emissions == found[1].emissions).all()

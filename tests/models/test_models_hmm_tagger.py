@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from textmill.base.errors import Failure, UsageError
-from textmill.models.hmm_tagged_text import (
+from textmill.models.hmm.tagged_text import (
     TaggedDocument,
     all_sentences,
     brown_tag,
@@ -24,7 +24,7 @@ from textmill.models.hmm_tagged_text import (
     read_tagged,
     universal_tag,
 )
-from textmill.models.hmm_tagger import Tagger
+from textmill.models.hmm.tagger import Tagger
 
 BROWN = """\
 The/at Fulton/np-tl County/nn-tl Grand/jj-tl Jury/nn-tl said/vbd Friday/nr an/at investigation/nn of/in Atlanta's/np$ \

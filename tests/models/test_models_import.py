@@ -22,8 +22,8 @@ from textmill.models.exporter import export_folder
 from textmill.models.importer import import_model
 from textmill.models.load import load_model, save_model
 from textmill.models.presets import ARRANGEMENTS, arrange
-from textmill.models.stock_config import STOCK, canonical, read_stock, stock_of
-from textmill.models.stock_fields import Fields
+from textmill.models.stock.config import STOCK, canonical, read_stock, stock_of
+from textmill.models.stock.fields import Fields
 from textmill.models.transformer import Transformer
 from textmill.tokens.tokenizer import Tokenizer
 

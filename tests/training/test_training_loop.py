@@ -5,12 +5,14 @@ import json
 import pytest
 import torch
 
-from textmill.base.errors import Failure
+from textmill.base.errors import Failure, UsageError
 from textmill.base.progress import Progress
 from textmill.models.config import TransformerConfig
 from textmill.models.cross_entropy import chunk_loss
+from textmill.models.recurrent.config import RecurrentConfig
+from textmill.models.recurrent.networks import Lstm
 from textmill.models.transformer import Transformer
-from textmill.tokens.batches import Batches, validation_blocks
+from textmill.tokens.batches import Batches, StreamBatches, validation_blocks
 from textmill.tokens.shards import Shards
 from textmill.training.config import TrainingConfig
 from textmill.training.loop import Trainer
@@ -190,3 +192,68 @@ def test_dropout_is_the_same_at_the_same_step(run, tmp_path):
         trainer.run(QUIET)
         results.append([p.detach().clone() for p in trainer.model.parameters()])
     assert all(torch.equal(left, right) for left, right in zip(*results, strict=True))
+
+
+def asgd_trainer(run, folder, steps, **settings):
+    """A small LSTM under averaged SGD."""
+    torch.manual_seed(0)
+    index = json.loads((run / "tokens" / "index.json").read_text())
+    model = Lstm(RecurrentConfig(vocabulary=index["vocabulary"], context=32, layers=1, width=48))
+    return Trainer(
+        model,
+        StreamBatches(Shards(run / "tokens", "train"), 32, 8, 0),
+        validation_blocks(Shards(run / "tokens", "validation"), 32, 2048),
+        Job(steps=steps, seconds=None, rows=8, micro_rows=8, validate_every=5),
+        TrainingConfig(optimizer="asgd", clip=0.25, checkpoint_seconds=1000.0, **settings),
+        folder,
+        compile=False,
+    )
+
+
+def test_averaged_sgd_learns_and_its_average_is_what_is_judged_and_kept(run, tmp_path):
+    trainer, kept = asgd_trainer(run, tmp_path, 60), {}
+    trainer.optimizers["asgd"].averaging = True  # from the first step on, as if the trigger had come
+
+    def keep(model, step):
+        kept.update({"step": step} | {name: value.clone() for name, value in model.state_dict().items()})
+
+    trainer.run(QUIET, on_best=keep)
+    assert validations(trainer)[-1] < validations(trainer)[0]
+    assert kept["step"] == 60  # an average only gets better here
+    average = trainer.optimizers["asgd"].state[trainer.model.embedding.weight]["average"]
+    assert torch.equal(kept["embedding.weight"], average)
+    assert not torch.equal(trainer.model.embedding.weight, average)  # the training itself goes on unaveraged
+
+
+def test_averaged_sgd_goes_on_from_a_checkpoint_bit_for_bit(run, tmp_path):
+    whole = asgd_trainer(run, tmp_path / "whole", 30)
+    whole.run(QUIET)
+    first = asgd_trainer(run, tmp_path / "parts", 30)
+    while first.at.step < 17:
+        first.step()
+        if first.at.step % 5 == 0:
+            first._validated(None, None)
+    first.save()
+    second = asgd_trainer(run, tmp_path / "parts", 30)
+    second.run(QUIET)
+    assert second.optimizers["asgd"].validations == whole.optimizers["asgd"].validations
+    assert torch.equal(second.model.embedding.weight, whole.model.embedding.weight)
+
+
+def test_the_trigger_of_averaging_puts_off_early_stopping(run, tmp_path):
+    trainer = asgd_trainer(run, tmp_path, 100, patience=2)
+    figures = iter([5.0, 4.0, 3.0, 3.5, 3.6, 3.7, 3.8, 3.9, *[4.0] * 50])
+    trainer.validate = lambda: next(figures)
+    trainer.run(QUIET)
+    told = events(trainer)
+    assert [text for text in told if "averaged from here on" in text]
+    # Without the trigger it would have stopped at the fifth validation; it begins to average at the ninth.
+    stopped = next(entry["step"] for entry in trainer.at.log if entry.get("text", "").startswith("stopped early"))
+    assert stopped > 45
+
+
+def test_settings_of_the_other_optimizer_are_refused():
+    with pytest.raises(UsageError, match="matrix_rate has no effect with the optimizer asgd"):
+        TrainingConfig(optimizer="asgd", matrix_rate=0.01)
+    with pytest.raises(UsageError, match="sgd_rate has no effect with the optimizer muon"):
+        TrainingConfig(sgd_rate=1.0)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from textmill.base.errors import UsageError
-from textmill.models.encoder_decoder_config import EncoderDecoderConfig
+from textmill.models.encoder_decoder.config import EncoderDecoderConfig
 from textmill.tokens.tokenizer import Tokenizer, train_tokenizer
 from textmill.training.objective_denoising import INFILL_SHARE, Denoising
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from textmill.base.errors import Failure
-from textmill.models.bert_config import BertConfig
-from textmill.models.bert_words import Words
+from textmill.models.bert.config import BertConfig
+from textmill.models.bert.words import Words
 from textmill.tokens.tokenizer import Tokenizer, train_tokenizer
 from textmill.training.objective_masked import MaskedToken
 

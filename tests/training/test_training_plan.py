@@ -11,6 +11,7 @@ from textmill.models.config import Switches
 from textmill.models.transformer import Transformer
 from textmill.training.config import PlanConfig, TrainingConfig
 from textmill.training.plan import (
+    LADDER,
     Facts,
     choose_shape,
     effective_bytes,
@@ -64,6 +65,17 @@ def test_every_plan_fits_time_and_memory_or_says_why_not(size, texture, budget, 
     assert chosen["steps"] >= 20
     assert chosen["rows"] % chosen["micro_rows"] == 0
     assert made.reasons["width"]
+
+
+@pytest.mark.parametrize("elapsed", [0.0, 30.0, 50.0, 59.0])
+@pytest.mark.parametrize("speed", [1e7, 1e9, 1.5e10, 1e12])
+def test_what_the_clock_cannot_feed_is_never_chosen(speed, elapsed):
+    """On a machine that other work holds, a little time is left for training, if any: then the smallest is right."""
+    probe = Probe(2, "cpu", "busy", 24 << 30, "fp32", {192: speed, 512: 2 * speed}, True, 1.0)
+    made = make_plan(SPEECHES, probe, 60.0, PlanConfig(), TrainingConfig(), elapsed=elapsed)
+    needed = made.chosen["steps"] * made.chosen["batch_tokens"] / made.predicted["tokens_per_second"]
+    smallest = LADDER[0] == (made.chosen["layers"], made.chosen["width"])
+    assert smallest or needed <= 1.01 * made.chosen["train_seconds"]
 
 
 def test_what_the_user_fixes_stays_fixed():

@@ -11,7 +11,7 @@ from textmill.base.errors import UsageError
 from textmill.cli.options import Json, Quiet
 
 if TYPE_CHECKING:
-    from textmill.models.bert_embeddings import Embeddings
+    from textmill.models.bert.embeddings import Embeddings
 
 
 def embed(
@@ -59,7 +59,7 @@ def embed(
         raise UsageError(f"{out} is no name for vectors.", "They are written in the form of numpy.", "End it in .npy.")
 
     from textmill.generation.loading import model_folder
-    from textmill.models.bert_embeddings import embed_texts, open_encoder
+    from textmill.models.bert.embeddings import embed_texts, open_encoder
 
     folder = model_folder(run)
     model, tokenizer = open_encoder(folder, device)

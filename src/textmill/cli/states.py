@@ -45,7 +45,7 @@ def states(
     import numpy as np
 
     from textmill.base.run import RUN_FILE
-    from textmill.models.hmm import HiddenMarkov
+    from textmill.models.hmm.model import HiddenMarkov
     from textmill.tokens.tokenizer import Tokenizer, describe_token
 
     folder = run / "model" if (run / RUN_FILE).exists() else run

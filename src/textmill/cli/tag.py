@@ -51,7 +51,7 @@ def tag(
     tokenized
         Words are already separated by spaces, marks too; otherwise they are separated first.
     """
-    from textmill.models.hmm_tagger import Tagger
+    from textmill.models.hmm.tagger import Tagger
 
     if not paths:
         raise UsageError("There is nothing to tag.", fix="Give files, or - for standard input.")
@@ -103,8 +103,8 @@ def train(
         One document in so many is held out to measure on; 0 for none.
     """
     from textmill.base.progress import Progress
-    from textmill.models.hmm_tagged_text import all_sentences, hold_out, read_tagged
-    from textmill.models.hmm_tagger import Tagger
+    from textmill.models.hmm.tagged_text import all_sentences, hold_out, read_tagged
+    from textmill.models.hmm.tagger import Tagger
 
     if not paths:
         raise UsageError("There is nothing to learn from.", fix="Give files or folders of tagged text.")
@@ -147,8 +147,8 @@ def measure(*paths: Path, tagger: Path, json: Json = False, quiet: Quiet = False
     tagger
         Folder of the tagger.
     """
-    from textmill.models.hmm_tagged_text import all_sentences, read_tagged
-    from textmill.models.hmm_tagger import Tagger
+    from textmill.models.hmm.tagged_text import all_sentences, read_tagged
+    from textmill.models.hmm.tagger import Tagger
 
     model = Tagger.load(tagger)
     found = model.measure(all_sentences(read_tagged(paths, model.tagset))).to_json()  # type: ignore[arg-type]

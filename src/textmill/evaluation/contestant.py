@@ -148,6 +148,7 @@ def train_and_score(job: Contestant) -> dict[str, Any]:
     from textmill.models.families import family_named
     from textmill.models.load import load_model
     from textmill.tokens.tokenizer import Tokenizer
+    from textmill.training.plan import SMALLEST_BUDGET
     from textmill.training.planning import plan_run
     from textmill.training.train import describe, train_model
 
@@ -155,13 +156,14 @@ def train_and_score(job: Contestant) -> dict[str, Any]:
     place, progress = open_sub_run(job), Progress(job.mode)
     with place.lock():
         for_training = (1 - SCORING_SHARE) * job.seconds
+        whole = max(job.budget, SMALLEST_BUDGET)  # a fold's share may be less than what a build needs from text on
         planned = plan_run(
             place,
-            job.budget,
+            whole,
             job.plan,
             job.training,
             progress,
-            elapsed=max(0.0, job.budget - for_training),
+            elapsed=max(0.0, whole - for_training),
             evaluate=False,
             known_probe=job.probe,
         )

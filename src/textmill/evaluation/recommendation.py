@@ -53,11 +53,11 @@ def recommend(board: dict[str, Any], facts: dict[str, Any]) -> str:
     if best is counted:
         said.append(
             "That counting wins means that the time was too short, or the text too small, for the neural families: "
-            "more time or text would turn it."
+            "more time or text may turn it."
         )
     said.append(
         f"Limits: one seed, {show_count(best.get('tokens_scored', 0))} tokens of held-out text, this machine, equal "
-        "shares of time; with more time the order changes in favour of the larger families."
+        "shares of time; with more time the order may change in favour of the larger families."
     )
     short = [row for row in rows if row["documents"] < row["documents_drawn"]]
     if short:

@@ -1,4 +1,4 @@
-"""Token ids to distributions: one file a family, all behind the `LanguageModel` protocol."""
+"""Token ids to distributions: a file or a folder for each family, all behind the `LanguageModel` protocol."""
 
 from textmill.base.lazy import exports
 

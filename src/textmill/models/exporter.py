@@ -35,8 +35,8 @@ from textmill.models.gguf.quantization import KINDS
 from textmill.models.gguf.tokenizer import settings_of
 from textmill.models.gguf.writer import write_gguf
 from textmill.models.load import CARRIED, WEIGHTS
-from textmill.models.stock_config import stock_of
-from textmill.models.stock_tensors import shapes_of, slots
+from textmill.models.stock.config import stock_of
+from textmill.models.stock.tensors import shapes_of, slots
 from textmill.tokens.special import CHAT_TEMPLATE
 from textmill.tokens.tokenizer import Tokenizer
 

@@ -30,8 +30,8 @@ from textmill.models.gguf.tokenizer import definition_of
 from textmill.models.imported_tokenizer import TokenizerSource, describe, ids_of, library_text, write_tokenizer
 from textmill.models.load import save_model
 from textmill.models.safetensors_folder import read_folder, read_settings, special_text
-from textmill.models.stock_config import Stock, read_stock
-from textmill.models.stock_tensors import check_shapes, join_weights, shapes_of, slots
+from textmill.models.stock.config import Stock, read_stock
+from textmill.models.stock.tensors import check_shapes, join_weights, shapes_of, slots
 from textmill.models.transformer import Transformer
 from textmill.tokens.opening import PAIRS, open_tokenizer
 from textmill.tokens.sentencepiece_model import sentencepiece_definition

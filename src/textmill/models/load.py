@@ -18,8 +18,8 @@ from textmill.base.settings import from_mapping
 from textmill.models.config import TransformerConfig
 from textmill.models.families import family_named, family_of
 from textmill.models.neural import WEIGHTS, reading_model
-from textmill.models.stock_config import STOCK, stock_of
-from textmill.models.stock_tensors import join_weights, slots, split_weights
+from textmill.models.stock.config import STOCK, stock_of
+from textmill.models.stock.tensors import join_weights, slots, split_weights
 from textmill.models.transformer import Transformer
 
 CARRIED = {

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from textmill.base.errors import Failure, UsageError
 from textmill.models.config import TransformerConfig
-from textmill.models.stock_config import Stock, read_stock
-from textmill.models.stock_tensors import check_shapes, join_weights, shapes_of, slots
+from textmill.models.stock.config import Stock, read_stock
+from textmill.models.stock.tensors import check_shapes, join_weights, shapes_of, slots
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")

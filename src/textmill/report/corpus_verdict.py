@@ -30,6 +30,14 @@ def corpus_sentence(data: Mapping[str, Any]) -> str:
     gone = totals["dropped"]["documents"]
     if gone:
         sentence += f"; {gone:,.0f} of {totals['judged']:,.0f} documents read were left out"
+    board = mapping(data.get("leaderboard"))
+    own = [row for row in board.get("rows", []) if row.get("kind") == "family" and row.get("comparable")]
+    if own:
+        best = min(own, key=lambda row: number(row.get("bits_per_byte")))
+        return (
+            f"{sentence}. {len(own)} families of model were compared on it: alone, the {best['label']} predicts it "
+            f"best, at {number(best.get('bits_per_byte')):.3f} bits per byte."
+        )
     sentence += ". No model is trained from it yet"
     commands = mapping(data.get("commands"))
     following = commands.get("train" if data.get("tokens") else "tokens")

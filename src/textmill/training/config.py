@@ -64,6 +64,12 @@ class PlanConfig:
 class TrainingConfig:
     """How the weights are learned. The defaults were tuned on small corpora and short budgets (docs/LOG.md)."""
 
+    optimizer: Literal["muon", "asgd"] = "muon"
+    """muon: Muon for the matrices inside the blocks, AdamW for the rest. asgd: SGD at a constant rate whose weights are
+    averaged once validation no longer improves (NT-ASGD of the AWD-LSTM, Merity et al. 2017): for recurrent
+    families and hours of time; docs/recipes/awd-lstm.toml holds the rest of that recipe."""
+    sgd_rate: float = 30.0
+    """Learning rate of asgd, for gradients clipped to 0.25."""
     matrix_rate: float = 0.02
     """Learning rate of Muon, for the matrices inside the blocks."""
     table_rate: float = 0.3
@@ -111,8 +117,17 @@ class TrainingConfig:
             raise UsageError(f"decay_share must lie between 0 and 1, not {self.decay_share}.")
         if self.checkpoint_seconds <= 0:
             raise UsageError("checkpoint_seconds must be above 0.")
-        for name in ("matrix_rate", "table_rate", "head_rate", "dense_rate", "scalar_rate"):
+        rates = ("matrix_rate", "table_rate", "head_rate", "dense_rate", "scalar_rate")
+        for name in (*rates, "sgd_rate"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name} must be above 0.")
+        idle = ("sgd_rate",) if self.optimizer == "muon" else (*rates, "momentum", "decay_share", "table_decay")
+        for name in idle:
+            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise UsageError(
+                    f"{name} has no effect with the optimizer {self.optimizer}.",
+                    "asgd has one constant rate, sgd_rate; muon has the others.",
+                    f"Leave {name} out.",
+                )
         if self.threads is not None and self.threads < 1:
             raise UsageError("threads must be at least 1.")

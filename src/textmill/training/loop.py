@@ -15,6 +15,7 @@ from textmill.base.errors import Failure, Interrupted
 from textmill.base.progress import Progress
 from textmill.base.settings import show_count, show_duration
 from textmill.tokens.batches import Batches, StreamBatches, ValidationBlocks
+from textmill.training.averaged_sgd import AveragedSGD
 from textmill.training.checkpoints import Journal, load_checkpoint, save_checkpoint
 from textmill.training.compiler import compiled
 from textmill.training.config import TrainingConfig
@@ -65,7 +66,8 @@ class Trainer:
         """What the model asked to be handed to each `training_loss`, such as compiled blocks."""
         self.carried: list[Any] = []
         """The state of each micro-batch after the last step, of a model that carries it on."""
-        schedule = Schedule(job.steps, min(config.warmup_steps, max(1, job.steps // 4)), config.decay_share)
+        decay = 0.0 if "asgd" in self.optimizers else config.decay_share
+        schedule = Schedule(job.steps, min(config.warmup_steps, max(1, job.steps // 4)), decay)
         self.at = TrainState(schedule, job.micro_rows)
         self.problems: list[str] = []
         self.stop_asked = False
@@ -330,6 +332,23 @@ class Trainer:
         on_best: Callable[[Any, int], None] | None,
     ) -> bool:
         """Validate, keep the best, and say whether to stop early."""
+        at, averaging = self.at, self.optimizers.get("asgd")
+        if not isinstance(averaging, AveragedSGD):
+            self._judge(on_validation, on_best)
+            return at.stale >= self.config.patience
+        with averaging.averaged():  # the average is the model
+            figure = self._judge(on_validation, on_best)
+        if averaging.observe(figure):
+            at.stale = 0
+            self.event("validation no longer improves: the weights are averaged from here on")
+        return averaging.averaging and at.stale >= self.config.patience
+
+    def _judge(
+        self,
+        on_validation: Callable[[Any, int, float], list[dict[str, Any]]] | None,
+        on_best: Callable[[Any, int], None] | None,
+    ) -> float:
+        """Validate and keep the best; bits per byte."""
         at = self.at
         figure = self.validate()
         at.log.append(
@@ -351,4 +370,4 @@ class Trainer:
             self.model.eval()
             at.log.extend(on_validation(self.model, at.step, at.seconds))
             self.model.train()
-        return at.stale >= self.config.patience
+        return figure

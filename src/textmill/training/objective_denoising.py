@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from textmill.base.errors import UsageError
-from textmill.models.encoder_decoder_config import EncoderDecoderConfig
+from textmill.models.encoder_decoder.config import EncoderDecoderConfig
 from textmill.tokens.tokenizer import Tokenizer
 
 INFILL_SHARE, INFILL_MEAN = 0.3, 3.0

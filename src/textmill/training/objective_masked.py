@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from textmill.base.errors import Failure
-from textmill.models.bert_config import BertConfig
-from textmill.models.bert_words import Words
+from textmill.models.bert.config import BertConfig
+from textmill.models.bert.words import Words
 from textmill.tokens.tokenizer import Tokenizer
 
 SHOWN_AS_MASK, SHOWN_AS_OTHER = 0.8, 0.1

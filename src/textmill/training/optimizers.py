@@ -1,4 +1,4 @@
-"""Muon for the matrices inside the blocks, AdamW for tables, head and scalars."""
+"""Muon for the matrices inside the blocks, AdamW for tables, head and scalars; or averaged SGD for all."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from textmill.training.averaged_sgd import AveragedSGD
 from textmill.training.config import TrainingConfig
 
 # Polar Express (Amsel et al. 2025, alg. 1), five steps, with the safety factor folded in.
@@ -100,15 +101,22 @@ def make_optimizers(model: Any, config: TrainingConfig, table_decay: float = 0.0
     Args:
         model: any neural family; `parameter_roles()` names each parameter's part: "matrix" (Muon), and for AdamW
             "table" (embeddings), "added_table" (tables that are added to others), "head" (the output matrix), "dense"
-            (matrices that Muon does not suit) and "scalar" (norms, biases, gates).
+            (matrices that Muon does not suit) and "scalar" (norms, biases, gates). A family may offer `rate_factors`,
+            by which its rates differ from a Transformer's.
         config: the learning rates.
         table_decay: weight decay of the added tables (bigrams, values); not of the embedding.
 
     Returns:
-        "adam" and "muon", those that have something to do. Each group keeps its learning rate in "base".
+        "adam" and "muon", those that have something to do; or "asgd" alone. Each group keeps its learning rate in
+        "base".
     """
+    if config.optimizer == "asgd":
+        averaged = AveragedSGD((p for p in model.parameters() if p.requires_grad), lr=config.sgd_rate)
+        averaged.param_groups[0]["base"] = config.sgd_rate
+        return {"asgd": averaged}
     scale = (getattr(model.config, "width", 768) / 768) ** -0.5
     roles = model.parameter_roles()
+    factors = getattr(model, "rate_factors", {})
     rates = {
         "table": config.table_rate * scale,
         "added_table": config.table_rate * scale,
@@ -116,6 +124,7 @@ def make_optimizers(model: Any, config: TrainingConfig, table_decay: float = 0.0
         "dense": config.dense_rate,
         "scalar": config.scalar_rate,
     }
+    rates = {role: rate * factors.get(role, 1.0) for role, rate in rates.items()}
     unknown = set(roles) - {*rates, "matrix"}
     assert not unknown, f"unknown roles of parameters: {unknown}"
     counted = [id(p) for group in roles.values() for p in group]
@@ -132,7 +141,7 @@ def make_optimizers(model: Any, config: TrainingConfig, table_decay: float = 0.0
     if roles.get("matrix"):
         found["muon"] = Muon(
             roles["matrix"],
-            lr=config.matrix_rate,
+            lr=config.matrix_rate * factors.get("matrix", 1.0),
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             dtype=model.compute_dtype,

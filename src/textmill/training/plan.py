@@ -17,6 +17,7 @@ from textmill.training.probe import Probe
 SMALLEST_BUDGET = 60.0
 SMALLEST_CORPUS = 100_000
 USEFUL_CORPUS = 1_000_000
+LEAST_STEPS = 20
 
 EFFICIENCY = {"compiled": 1.7, "eager": 1.05}
 """Speed of a training step over that of the probe's uncompiled step (docs/LOG.md, 2026-11-23)."""
@@ -283,7 +284,7 @@ def _candidate(
             )
             read = most
         batch = config.batch_tokens or choose_batch_tokens(read)
-        steps = max(20, int(read / batch))
+        steps = max(LEAST_STEPS, int(read / batch))
     rows = max(1, batch // context)
     read_tokens = steps * rows * context
     epochs = read_tokens / train_tokens
@@ -291,9 +292,11 @@ def _candidate(
     while micro > 1 and training_memory(shape, parameters, micro) > 0.6 * probe.memory_bytes:
         micro //= 2
     memory = training_memory(shape, parameters, micro)
-    # With a fixed number of steps, no size that the clock, or so few tokens, cannot feed.
-    hungry = shape.matmul_parameters > 2 * read_tokens or setup + read_tokens / tokens_per_second > time_left
-    if config.steps and hungry and not (config.width or config.layers) and width > LADDER[0][1]:
+    # No size that the clock, or with a fixed number of steps so few tokens, cannot feed: of the same least number of
+    # steps the largest size would always make the most, in hours.
+    late = setup + read_tokens / tokens_per_second > 1.001 * (time_left if config.steps else max(train_seconds, setup))
+    hungry = bool(config.steps) and shape.matmul_parameters > 2 * read_tokens
+    if (late or hungry) and not (config.width or config.layers) and width > LADDER[0][1]:
         return None
     if memory > 0.85 * probe.memory_bytes:
         return None

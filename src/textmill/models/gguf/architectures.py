@@ -1,6 +1,6 @@
 """What llama.cpp calls things: settings and tensors of a GGUF file, and those of the same model in `transformers`.
 
-A GGUF file is translated to the stock model and back; stock_config.py and stock_tensors.py do the rest. Touches no
+A GGUF file is translated to the stock model and back; models/stock does the rest. Touches no
 file. Names: gguf-py's constants.py in github.com/ggml-org/llama.cpp; layouts: its convert_hf_to_gguf.py.
 """
 

@@ -80,6 +80,8 @@ class Recurrent(StatefulModel):
     """
 
     config_class: ClassVar[type] = RecurrentConfig
+    rate_factors: ClassVar[dict[str, float]] = {"head": 7.5, "matrix": 2.0}
+    """Their learning rates against a Transformer's (docs/LOG.md, 2026-11-26)."""
 
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__(config)
@@ -159,10 +161,12 @@ class Recurrent(StatefulModel):
 
     def parameter_roles(self) -> dict[str, list[nn.Parameter]]:
         """Which parameter is of which kind, for the optimizers; a tied table is the output matrix too."""
-        roles: dict[str, list[nn.Parameter]] = {"dense": [], "scalar": [], "table": [], "head": []}
+        roles: dict[str, list[nn.Parameter]] = {"matrix": [], "scalar": [], "table": [], "head": []}
         for layer in self.layers:
             for name, parameter in layer.named_parameters():
-                roles["scalar" if "bias" in name else "dense"].append(parameter)
+                roles["scalar" if "bias" in name else "matrix"].append(parameter)
+                if "bias" not in name:
+                    parameter.pieces = GATES[layer.kind]  # a matrix for each gate, one above the other
         roles["head" if self.config.tied_head else "table"].append(self.embedding.weight)
         if not self.config.tied_head:
             roles["head"].append(self.head.weight)
@@ -183,6 +187,7 @@ class Rnn(Recurrent):
     """Elman's recurrent network with tanh."""
 
     family: ClassVar[str] = "rnn"
+    rate_factors: ClassVar[dict[str, float]] = {"head": 7.5}
 
 
 class Gru(Recurrent):

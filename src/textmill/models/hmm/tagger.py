@@ -22,8 +22,8 @@ from safetensors.numpy import load_file, save_file
 from textmill import __version__
 from textmill.base.errors import Failure, UsageError
 from textmill.base.files import read_json, write_json
-from textmill.models.hmm_kernels import fast
-from textmill.models.hmm_tagged_text import Tagged
+from textmill.models.hmm.kernels import fast
+from textmill.models.hmm.tagged_text import Tagged
 
 RECORD, COUNTS = "tagger.json", "tagger.safetensors"
 RARE = 10

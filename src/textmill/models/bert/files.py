@@ -14,8 +14,8 @@ from textmill import __version__
 from textmill.base.errors import Failure, UsageError
 from textmill.base.files import write_json
 from textmill.base.settings import from_mapping
-from textmill.models.bert import Bert
-from textmill.models.bert_config import MASK_TOKENS, BertConfig, stock_bert
+from textmill.models.bert.config import MASK_TOKENS, BertConfig, stock_bert
+from textmill.models.bert.model import Bert
 from textmill.models.neural import has_model_type, read_stock_folder, some
 
 WEIGHTS = "model.safetensors"

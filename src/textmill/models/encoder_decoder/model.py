@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from textmill.base.errors import UsageError
 from textmill.models.cross_entropy import chunk_loss, linear_cross_entropy
-from textmill.models.encoder_decoder_config import EncoderDecoderConfig, is_t5
-from textmill.models.encoder_decoder_parts import Block, bucket
+from textmill.models.encoder_decoder.config import EncoderDecoderConfig, is_t5
+from textmill.models.encoder_decoder.parts import Block, bucket
 from textmill.models.neural import NeuralModel
 from textmill.models.transformer_parts import Norm, rms_norm, rotary_table
 
@@ -218,7 +218,7 @@ class EncoderDecoder(NeuralModel):
 
         Args: as of `Bert.embed`.
         """
-        from textmill.models.bert import pool
+        from textmill.models.bert.model import pool
 
         return pool(self.encode(tokens_BT, lengths_B).float(), lengths_B, pooling, normalize)
 
@@ -400,7 +400,7 @@ class EncoderDecoder(NeuralModel):
         if not is_t5(self.config):
             super().save(folder, document_end)
             return
-        from textmill.models.encoder_decoder_files import save_t5
+        from textmill.models.encoder_decoder.files import save_t5
 
         save_t5(self, folder)
 
@@ -409,7 +409,7 @@ class EncoderDecoder(NeuralModel):
         cls, folder: Path, device: str | torch.device | None = None, precision: Literal["fp32", "bf16"] = "fp32"
     ) -> Self:
         """Open what `save` wrote, ready to score and write (evaluation mode)."""
-        from textmill.models.encoder_decoder_files import import_t5, is_t5_folder
+        from textmill.models.encoder_decoder.files import import_t5, is_t5_folder
 
         if is_t5_folder(folder):
             return import_t5(folder, device, precision)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from textmill.models.bert_config import BertConfig
+from textmill.models.bert.config import BertConfig
 from textmill.models.transformer_parts import Norm, linear, rms_norm, rotate
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -95,8 +95,8 @@ def open_encoder(folder: Path, device: str | None = None) -> tuple[Any, Tokenize
     Raises:
         UsageError: the model is of a family without embeddings.
     """
-    from textmill.models.bert_files import import_bert, is_stock_folder
-    from textmill.models.encoder_decoder_files import import_t5, is_t5_folder
+    from textmill.models.bert.files import import_bert, is_stock_folder
+    from textmill.models.encoder_decoder.files import import_t5, is_t5_folder
     from textmill.models.load import load_model
 
     if is_stock_folder(folder):

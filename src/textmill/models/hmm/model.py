@@ -14,10 +14,10 @@ from textmill import __version__
 from textmill.base.errors import Failure
 from textmill.base.files import read_json, write_json
 from textmill.base.settings import from_mapping
-from textmill.models import hmm_kernels as kernels
-from textmill.models.hmm_config import HiddenMarkovConfig
-from textmill.models.hmm_expectation import Expectation, Parameters, document_bounds
-from textmill.models.hmm_learning import Documents, Learner
+from textmill.models.hmm import kernels
+from textmill.models.hmm.config import HiddenMarkovConfig
+from textmill.models.hmm.expectation import Expectation, Parameters, document_bounds
+from textmill.models.hmm.learning import Documents, Learner
 from textmill.models.neural import WEIGHTS, reading_model
 from textmill.models.ngram.documents import draw_documents
 

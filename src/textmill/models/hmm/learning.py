@@ -11,9 +11,9 @@ import numpy as np
 
 from textmill.base.errors import Failure
 from textmill.base.progress import Progress, Task
-from textmill.models.hmm_clusters import CLUSTER_TOKENS, clustered, scattered
-from textmill.models.hmm_config import HiddenMarkovConfig
-from textmill.models.hmm_expectation import Expectation, Parameters, Statistics, document_bounds
+from textmill.models.hmm.clusters import CLUSTER_TOKENS, clustered, scattered
+from textmill.models.hmm.config import HiddenMarkovConfig
+from textmill.models.hmm.expectation import Expectation, Parameters, Statistics, document_bounds
 
 if TYPE_CHECKING:
     from textmill.tokens.shards import Shards

@@ -14,7 +14,7 @@ from textmill.base.errors import Failure, UsageError
 from textmill.models import transformer_shape as shape
 from textmill.models.config import TransformerConfig
 from textmill.models.presets import PLAIN
-from textmill.models.stock_fields import GLOBAL, LOCAL, Fields, layer_types, pattern_of, read_rotary, write_rotary
+from textmill.models.stock.fields import GLOBAL, LOCAL, Fields, layer_types, pattern_of, read_rotary, write_rotary
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from textmill.models.encoder_decoder_config import EncoderDecoderConfig
+from textmill.models.encoder_decoder.config import EncoderDecoderConfig
 from textmill.models.transformer_parts import Norm, linear, rms_norm, rotate
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from textmill.base.hardware import hardware
-from textmill.models import hmm_kernels as kernels
+from textmill.models.hmm import kernels
 
 ROWS = 16
 """Documents of a group at most."""

@@ -3,7 +3,7 @@
 Documents of a group are laid out time-major: all first tokens, then all second tokens, …, longest document first, so
 that those which reach time t are rows 0 to counts[t] and one matrix product moves them all. Probabilities are scaled
 at every step (Rabiner 1989, section V.A), with forward and backward normalized each by itself: neither can overflow,
-and a state's share is lost only below 1e-308 over the least transition probability (`hmm_expectation` goes to log
+and a state's share is lost only below 1e-308 over the least transition probability (`expectation.py` goes to log
 space before that could matter).
 """
 

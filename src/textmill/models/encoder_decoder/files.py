@@ -14,8 +14,8 @@ from textmill import __version__
 from textmill.base.errors import UsageError
 from textmill.base.files import write_json
 from textmill.base.settings import from_mapping
-from textmill.models.encoder_decoder import EncoderDecoder
-from textmill.models.encoder_decoder_config import EncoderDecoderConfig, t5_arrangement
+from textmill.models.encoder_decoder.config import EncoderDecoderConfig, t5_arrangement
+from textmill.models.encoder_decoder.model import EncoderDecoder
 from textmill.models.neural import check_weights, has_model_type, read_stock_folder
 
 WEIGHTS = "model.safetensors"

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from textmill.base.errors import UsageError
-from textmill.models.bert_config import BertConfig, is_stock
-from textmill.models.bert_parts import ACTIVATIONS, Block, make_norm
+from textmill.models.bert.config import BertConfig, is_stock
+from textmill.models.bert.parts import ACTIVATIONS, Block, make_norm
 from textmill.models.cross_entropy import chunk_loss, linear_cross_entropy
 from textmill.models.neural import NeuralModel
 from textmill.models.transformer_parts import linear, rotary_table
@@ -32,7 +32,7 @@ class Bert(NeuralModel):
     """A bidirectional encoder trained to fill in masked tokens (Devlin et al. 2019).
 
     It predicts no next token: `start` and `read` refuse. What it gives instead: `pseudo_log_likelihood` for scores,
-    `embed` for vectors, and `hidden` for the heads of `bert_heads`.
+    `embed` for vectors, and `hidden` for the heads of `heads.py`.
 
     Args:
         config: shape and arrangement.
@@ -371,7 +371,7 @@ class Bert(NeuralModel):
         if not is_stock(self.config):
             super().save(folder, document_end)
             return
-        from textmill.models.bert_files import save_stock
+        from textmill.models.bert.files import save_stock
 
         save_stock(self, folder)
 
@@ -380,7 +380,7 @@ class Bert(NeuralModel):
         cls, folder: Path, device: str | torch.device | None = None, precision: Literal["fp32", "bf16"] = "fp32"
     ) -> Self:
         """Open what `save` wrote, ready to score and embed (evaluation mode)."""
-        from textmill.models.bert_files import is_stock_folder, load_stock
+        from textmill.models.bert.files import is_stock_folder, load_stock
 
         if is_stock_folder(folder):
             return load_stock(folder, device, precision)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from textmill.models.hmm_expectation import Statistics
+from textmill.models.hmm.expectation import Statistics
 
 FEATURES = 256
 """Most frequent tokens that neighbours are told apart by; all others count as one."""

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from textmill.base.errors import UsageError
-from textmill.models.bert import Bert
+from textmill.models.bert.model import Bert
 from textmill.models.transformer_parts import linear
 
 

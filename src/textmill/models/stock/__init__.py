@@ -1,0 +1,1 @@
+"""The decoders of `transformers`: their configurations and weights, translated both ways. Touches no file."""
