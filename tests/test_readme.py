@@ -6,10 +6,12 @@ import importlib.util
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -82,6 +84,20 @@ def speeches() -> list[Path]:
     return sorted((Path(spec.origin).parent / "data/speeches").glob("*.txt"))
 
 
+def served(words: list[str], folder: Path) -> None:
+    """Start the server as the page says (at a free port), ask it for a few words, end it with Ctrl-C."""
+    line = [sys.executable, "-m", "textmill", *words, "--port", "0", "--keys", str(folder / "keys.sqlite")]
+    with subprocess.Popen(line, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        url = re.search(r"at (http://\S+)", process.stdout.readline())
+        assert url is not None
+        answer = httpx.post(f"{url[1]}/v1/completions", json={"prompt": "Once upon", "max_tokens": 8}, timeout=60)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["choices"][0]["text"]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+
+
 @pytest.mark.slow
 def test_the_commands_of_the_page_work_as_they_stand(tmp_path: Path) -> None:
     """Each `textmill` line of the page in its order, in one folder, with short budgets; then its Python."""
@@ -97,9 +113,13 @@ def test_the_commands_of_the_page_work_as_they_stand(tmp_path: Path) -> None:
         if not line.startswith("textmill "):
             continue
         words = shlex.split(re.sub(r"--budget \S+", f"--budget {SHORT}", line))
+        if words[1] == "serve":
+            served(words[1:], tmp_path)
+            continue
         ended = subprocess.run(
             [sys.executable, "-m", "textmill", *words[1:]],
             cwd=tmp_path,
+            env=os.environ | ({"HOME": str(tmp_path)} if words[1] == "keys" else {}),
             input="The state of the Union\n",  # for chat, which then meets the end of its input
             capture_output=True,
             text=True,

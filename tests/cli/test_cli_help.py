@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from cyclopts import App
 from running import Textmill
 
 from textmill.cli.app import COMMANDS, build_app
@@ -66,20 +67,32 @@ def test_every_command_explains_itself_without_torch(name: str) -> None:
     assert "--recipe" in ended.stdout
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "chat"])
-def test_every_command_but_chat_can_speak_json_and_be_quiet(name: str) -> None:
-    """Chat is a conversation: it has nothing to print for a script, and no progress to silence."""
-    arguments = build_app([name])[name].assemble_argument_collection()
-    names = {option for argument in arguments for option in argument.names}
-    assert {"--json", "--quiet"} <= names
+def parts(name: str) -> list[App]:
+    """The command and, where it is only a name for several, those that it holds."""
+    app = build_app([name])[name]
+    if app.default_command is not None:
+        return [app]
+    return [app[part] for part in app if not part.startswith("-")]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("chat", "serve")])
+def test_every_command_that_ends_can_speak_json_and_be_quiet(name: str) -> None:
+    """Chat is a conversation and a server has no result: they have nothing to print for a script at their end.
+
+    Keys are made and listed at once: there is no progress to silence.
+    """
+    for app in parts(name):
+        names = {option for argument in app.assemble_argument_collection() for option in argument.names}
+        assert "--json" in names
+        assert "--quiet" in names or name == "keys"
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_option_says_what_it_does(name: str) -> None:
-    arguments = build_app([name])[name].assemble_argument_collection(parse_docstring=True)
     silent = [
         argument.name
-        for argument in arguments
+        for app in parts(name)
+        for argument in app.assemble_argument_collection(parse_docstring=True)
         if not argument.children and argument.show and not (argument.parameter.help or "").strip()
     ]
     assert silent == []

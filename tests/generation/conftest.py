@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from textmill.base.run import Run, Stage
-from textmill.models.config import TransformerConfig
+from textmill.models.config import TransformerConfig, gpt2_arrangement
 from textmill.models.load import save_model
 from textmill.models.ngram import NGram
 from textmill.models.transformer import Transformer
@@ -57,6 +59,35 @@ def transformer(tokenizer: Tokenizer) -> Transformer:
         for parameter in model.parameters():
             parameter.normal_(std=0.3)
     return model.eval()
+
+
+@pytest.fixture(scope="session")
+def random_weights() -> Callable[..., Any]:
+    """Gives a model weights at which no text is much likelier than all others."""
+
+    def fill(model: torch.nn.Module, std: float = 0.35) -> torch.nn.Module:
+        torch.manual_seed(4)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.normal_(std=std)
+        return model.eval()
+
+    return fill
+
+
+@pytest.fixture(scope="session")
+def gpt2(
+    tokenizer: Tokenizer, random_weights: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Transformer, Any]:
+    """A GPT-2 with random weights, ours and the stock class."""
+    transformers = pytest.importorskip("transformers")
+    shape = {"vocabulary": tokenizer.vocabulary, "context": 64, "layers": 2, "width": 32, "heads": 2}
+    model = random_weights(Transformer(gpt2_arrangement(**shape)))
+    with torch.no_grad():
+        model.embedding.weight[tokenizer.document_end] *= 3  # texts do end
+    folder = tmp_path_factory.mktemp("gpt2")
+    save_model(model, folder, document_end=tokenizer.document_end)
+    return model, transformers.GPT2LMHeadModel.from_pretrained(folder).eval()
 
 
 @pytest.fixture(scope="session")

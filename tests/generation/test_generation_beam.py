@@ -7,38 +7,14 @@ import pytest
 import torch
 
 from textmill.base.errors import UsageError
-from textmill.generation.beam import _Rows, beam_search
+from textmill.generation.beam import beam_search
 from textmill.generation.config import SamplingConfig
+from textmill.generation.rows import Rows
 from textmill.generation.sampling import generate
-from textmill.models.config import gpt2_arrangement
-from textmill.models.encoder_decoder import EncoderDecoder
-from textmill.models.encoder_decoder_config import t5_arrangement
-from textmill.models.load import save_model
-from textmill.models.transformer import Transformer
+from textmill.models.encoder_decoder.config import t5_arrangement
+from textmill.models.encoder_decoder.model import EncoderDecoder
 
 PROMPTS = ("The state of", "We have to", "", "天下")
-
-
-def random_weights(model, std: float = 0.35):
-    """Weights at which no text is much likelier than all others."""
-    torch.manual_seed(4)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=std)
-    return model.eval()
-
-
-@pytest.fixture(scope="module")
-def gpt2(tokenizer, tmp_path_factory):
-    """A GPT-2 with random weights, ours and the stock class."""
-    transformers = pytest.importorskip("transformers")
-    shape = {"vocabulary": tokenizer.vocabulary, "context": 64, "layers": 2, "width": 32, "heads": 2}
-    model = random_weights(Transformer(gpt2_arrangement(**shape)))
-    with torch.no_grad():
-        model.embedding.weight[tokenizer.document_end] *= 3  # texts do end
-    folder = tmp_path_factory.mktemp("gpt2")
-    save_model(model, folder, document_end=tokenizer.document_end)
-    return model, transformers.GPT2LMHeadModel.from_pretrained(folder).eval()
 
 
 def _theirs(stock, tokenizer, ids, beams, length_penalty, max_tokens, best, **more):
@@ -91,7 +67,7 @@ def test_a_decoder_finds_what_transformers_finds(gpt2, tokenizer, beams, length_
 
 
 @pytest.mark.parametrize(("beams", "length_penalty"), [(2, 1.0), (4, 0.5)])
-def test_an_encoder_decoder_finds_what_transformers_finds(tokenizer, tmp_path, beams, length_penalty):
+def test_an_encoder_decoder_finds_what_transformers_finds(tokenizer, random_weights, tmp_path, beams, length_penalty):
     transformers = pytest.importorskip("transformers")
     config = t5_arrangement(
         vocabulary=tokenizer.vocabulary, context=64, encoder_layers=2, decoder_layers=2, width=32, heads=2,
@@ -181,8 +157,8 @@ class Odd:
 
 def test_a_state_that_cannot_be_reordered_gives_the_same_texts(ngram, tokenizer):
     odd = Odd(ngram)
-    assert _Rows(odd, torch.zeros(2, 2, dtype=torch.int64), None, 2).examples is None
-    assert _Rows(ngram, torch.zeros(2, 2, dtype=torch.int64), None, 2).examples is not None
+    assert Rows(odd, torch.zeros(2, 2, dtype=torch.int64), 2).examples is None
+    assert Rows(ngram, torch.zeros(2, 2, dtype=torch.int64), 2).examples is not None
     prompts = ["The state of", "天下"]
     expected = beam_search(ngram, tokenizer, prompts, 4, max_tokens=6, best=4)
     found = beam_search(odd, tokenizer, prompts, 4, max_tokens=6, best=4)

@@ -68,6 +68,19 @@ def test_generate_says_when_the_prompt_is_too_long(run: Path) -> None:
         (["The", "--stream", "-n", "2"], "cannot be streamed"),
         (["The", "--stream", "--json"], "no effect"),
         (["The", "--top-p", "7"], "between 0 and 1"),
+        (["The", "--beam-groups", "2"], "Add --beams"),
+        (["The", "--must-contain", "peace"], "Add --beams"),
+        (["The", "--source", "peace"], "Add --beams"),
+        (["The", "--beams", "4", "--diversity-penalty", "1"], "Add --beam-groups"),
+        (["The", "--beams", "4", "--beam-groups", "3"], "cannot be divided"),
+        (["The", "--beams", "4", "--beam-groups", "0"], "too few"),
+        (["The", "--beams", "4", "--must-contain", ""], "is empty"),
+        (["The", "--beams", "4", "--top-k", "5"], "--top-k would have no effect"),
+        (["The", "--beams", "4", "--weights", "int8"], "--weights would have no effect"),
+        (["The", "--beams", "4", "--penalty-alpha", "0.6"], "exclude each other"),
+        (["The", "--penalty-alpha", "0.6"], "--top-k 4"),
+        (["The", "--penalty-alpha", "2", "--top-k", "4"], "at most 1"),
+        (["The", "--penalty-alfa", "2"], 'Did you mean "--penalty-alpha"?'),
     ],
 )
 def test_generate_misused_is_explained(run: Path, words: list[str], told: str) -> None:
@@ -75,6 +88,40 @@ def test_generate_misused_is_explained(run: Path, words: list[str], told: str) -
     assert done.returncode == 2
     assert told in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_beams_in_groups_under_a_constraint_and_with_phrases(run: Path, tmp_path: Path) -> None:
+    groups = ("--beam-groups", 2, "--diversity-penalty", 2, "-n", 2)
+    record = json.loads(textmill("generate", run, "We", "--beams", 4, *groups, "--max-tokens", 6, "--json").stdout)
+    assert (record["groups"], record["diversity_penalty"]) == (2, 2.0)
+    assert record["samples"][0]["ids"] != record["samples"][1]["ids"]
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"type": "object", "properties": {"n": {"enum": [1, 22]}}, "required": ["n"],'
+                      ' "additionalProperties": false}', encoding="utf-8")  # fmt: skip
+    done = textmill("generate", run, "--beams", 3, "--json-schema", schema)
+    assert json.loads(done.stdout)["n"] in (1, 22)
+    phrases = ("--must-contain", "peace", "--must-contain", "明月")
+    done = textmill("generate", run, "We", "--beams", 3, *phrases, "--max-tokens", 12)
+    assert "peace" in done.stdout
+    assert "明月" in done.stdout
+
+
+def test_beams_that_find_nothing_fail(run: Path) -> None:
+    done = textmill("generate", run, "We", "--beams", 3, "--regex", "[0-9]{50}", "--max-tokens", 5)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "--max-tokens 20" in done.stderr
+
+
+def test_contrastive_search_is_the_same_each_time_streamed_or_not(run: Path) -> None:
+    settings = ("--penalty-alpha", 0.6, "--top-k", 4, "--max-tokens", 8)
+    record = json.loads(textmill("generate", run, "白日", "--json", *settings).stdout)
+    streamed = textmill("generate", run, "-", "--stream", *settings, given="白日\n")
+    assert streamed.stdout == f"白日{record['samples'][0]['text']}\n"
+    assert record["penalty_alpha"] == 0.6
+    assert "seed" not in record
+    assert "contrastive search" in streamed.stderr
+    assert "seed" not in streamed.stderr
 
 
 def test_no_model_is_explained(tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ COMMANDS: tuple[tuple[str, Group, str], ...] = (
     ("compare", USE, "Every family of model on the same texts: which one they deserve."),
     ("chat", USE, "Talk to a model."),
     ("generate", USE, "Continue a prompt."),
+    ("serve", USE, "Serve models over HTTP, as OpenAI's clients expect it."),
+    ("keys", USE, "Who may use a server: make, list and revoke keys."),
     ("embed", USE, "Texts to vectors, with an encoder."),
     ("latent", USE, "Sentences to latent vectors and back: reconstruct, sample, interpolate."),
     ("evaluate", USE, "Bits per byte on any text, beside baselines and compressors."),
@@ -62,7 +64,7 @@ COMMANDS: tuple[tuple[str, Group, str], ...] = (
     ("doctor", MACHINE, "What this machine has, what is missing, and how to get it."),
 )
 
-WITH_COMMANDS = frozenset({"corpus", "ngram", "tag"})
+WITH_COMMANDS = frozenset({"corpus", "keys", "ngram", "tag"})
 """Commands that have commands of their own."""
 WHERE = {"import": "import_model:import_model", "export": "export_model:export_model"}
 """Modules and functions of commands whose names Python keeps for itself."""

@@ -283,6 +283,11 @@ def show_result(place: Run, made: dict[str, Any], time_text: str) -> None:
 
     show_measurements(list(made["evaluation"].values()), signatures=False)
     print(f"\nDone in {time_text}. The report: {place / 'report.html'}")
-    print(f"Next:  textmill chat {place.path}")
-    print(f'       textmill generate {place.path} "Once upon a time" --temperature 0.8 -n 3')
+    from textmill.models.families import FAMILIES, family_of
+
+    if FAMILIES[family_of(place / "model")].generates:
+        print(f"Next:  textmill chat {place.path}")
+        print(f'       textmill generate {place.path} "Once upon a time" --temperature 0.8 -n 3')
+    else:
+        print(f'Next:  textmill embed {place.path} "A sentence" "Another one"')
     print(f"       textmill evaluate {place.path} other_texts/")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 from cyclopts import Parameter
 
@@ -17,6 +17,7 @@ def chat(
     /,
     *,
     sampling: Annotated[SamplingConfig, Parameter(name="*")] = DEFAULT,
+    weights: Literal["auto", "float32", "int8", "int4"] = "auto",
     device: str | None = None,
 ) -> None:
     """Talk to a model.
@@ -39,6 +40,9 @@ def chat(
     ----------
     run
         The run (or a model folder).
+    weights
+        How a Transformer's weights are kept: auto is int8 from 50 million parameters on, where that is several times
+        faster, and as they are below; float32, int8 and int4 can be asked for.
     device
         Where to compute: cpu, cuda; left out, a GPU if there is one.
     """
@@ -46,6 +50,7 @@ def chat(
     import sys
 
     from textmill.generation.chat import Chat, converse
+    from textmill.generation.engine.alone import Writer
     from textmill.generation.loading import open_model
 
     if hasattr(sys.stdin, "reconfigure"):
@@ -53,7 +58,10 @@ def chat(
     opened = open_model(run, device)
     # The CLI turns SIGTERM into what Ctrl-C does, and here that would only stop an answer.
     signal.signal(signal.SIGTERM, _leave)
-    converse(Chat(opened.model, opened.tokenizer, sampling, answers=opened.chat))
+    writer = Writer(opened, weights)
+    if writer.note:
+        print(f"({writer.note}; exact ones: --weights float32)", file=sys.stderr)
+    converse(Chat(opened.model, opened.tokenizer, sampling, answers=opened.chat, write=writer.stream))
 
 
 def _leave(number: int, frame: object) -> NoReturn:

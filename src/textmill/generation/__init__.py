@@ -6,6 +6,7 @@ __getattr__, __all__ = exports(
     __name__,
     {
         "Chat": "chat",
+        "ContrastiveSearch": "contrastive",
         "Generation": "sampling",
         "SamplingConfig": "config",
         "StreamEvent": "sampling",

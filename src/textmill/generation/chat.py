@@ -9,15 +9,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from numpy.random import SeedSequence
 
 from textmill.base.errors import TextmillError, UsageError, nearest
 from textmill.base.files import write_atomic
-from textmill.generation.config import DEFAULT_MIN_P, SamplingConfig
+from textmill.generation.config import SamplingConfig
 from textmill.generation.sampling import Generation, stream
 from textmill.models.families import FAMILIES
 from textmill.models.protocol import LanguageModel
@@ -63,11 +64,16 @@ class Chat:
         config: SamplingConfig | None = None,
         *,
         answers: bool = False,
+        write: Callable[..., Iterator[Any]] | None = None,
     ) -> None:
         self.model, self.tokenizer, self.answers = model, tokenizer, answers
+        self._write = write or partial(stream, model, tokenizer)
         self.config = config or SamplingConfig()
         if self.config.n != 1:
             raise UsageError(f"A chat with {self.config.n} samples is not possible.", fix="Leave out -n.")
+        idle = [name for name in ("echo", "logprobs", "prompt_logprobs") if getattr(self.config, name)]
+        if idle:
+            raise UsageError(f"{idle[0]} would have no effect in a chat.", fix="Use textmill generate for that.")
         if answers and not tokenizer.turn_ends:
             raise UsageError(
                 "This model cannot answer.",
@@ -110,7 +116,7 @@ class Chat:
         ends = self.tokenizer.turn_ends if self.answers else []
         written = ""
         try:
-            for event in stream(self.model, self.tokenizer, prompt, self._settings(), end_tokens=ends):
+            for event in self._write(prompt, self._settings(), end_tokens=ends):
                 written += event.text
                 if event.generation is not None:
                     self.last = event.generation
@@ -182,9 +188,7 @@ class Chat:
         except ValueError:
             raise UsageError(f'"{argument}" is not a temperature.', fix="Type a number: /temperature 0.8") from None
         if value == 0:  # nothing is drawn then, and settings of the drawing would be refused
-            changed = dataclasses.replace(
-                self._asked, temperature=0.0, top_k=0, top_p=1.0, min_p=DEFAULT_MIN_P, seed=None
-            )
+            changed = self._asked.greedy()
         else:
             changed = dataclasses.replace(self._asked, temperature=value)
         self.config = changed

@@ -84,3 +84,29 @@ def open_model(path: Path | str, device: str | None = None) -> OpenModel:
     chat = is_chat(folder)
     tokenizer = Tokenizer.load(folder)
     return OpenModel(folder, load_model(folder, device), tokenizer, chat)
+
+
+def open_draft(path: str, tokenizer: Tokenizer) -> LanguageModel | None:
+    """The model that guesses ahead for another; None if `path` is empty.
+
+    Args:
+        path: its run or model folder.
+        tokenizer: that of the model that it guesses for.
+
+    Raises:
+        UsageError: there is no such model, or its tokens are others.
+    """
+    if not path:
+        return None
+    draft = open_model(path, "cpu")
+    theirs = draft.tokenizer
+    same = theirs.vocabulary == tokenizer.vocabulary and all(
+        theirs.decode_bytes([token]) == tokenizer.decode_bytes([token]) for token in range(tokenizer.vocabulary)
+    )
+    if not same:
+        raise UsageError(
+            f"The draft model {path} has other tokens than the model that it should guess for.",
+            "It has to be trained with the same tokenizer.",
+            "Train one so: textmill build TEXTS --family ngram --tokenizer.tokenizer RUN/model --out runs/draft",
+        )
+    return draft.model

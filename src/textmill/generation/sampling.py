@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 
 # Imported here, at the start: during this first import numpy loses a Ctrl-C or SIGTERM that arrives.
-from numpy.random import SeedSequence, default_rng
+from numpy.random import SeedSequence
 from torch import Tensor
 
 from textmill.base.errors import Failure, UsageError
 from textmill.generation.config import SamplingConfig
-from textmill.generation.processors import process
+from textmill.generation.sampler import Alternatives, Choice, Matcher, Sampler, choose
 from textmill.generation.text import TextStream
 from textmill.models.protocol import LanguageModel
 from textmill.tokens.tokenizer import Tokenizer
 
-FinishReason = Literal["end", "stop", "length"]
+FinishReason = Literal["end", "stop", "length", "cancelled"]
 
 ROWS_AT_ONCE = 64
 """Samples made side by side; more are made in turns, so that memory does not grow with n."""
 READ_ELEMENTS = 1 << 24
 """Log-probabilities that reading a prompt may hold at once (64 MB): a long prompt is read in pieces."""
+
+
+@dataclass(frozen=True)
+class PromptToken:
+    """A token of the prompt, as the model sees it."""
+
+    token: int
+    logprob: float | None
+    """In nats; None for the first, which nothing predicts."""
+    top: Alternatives
+    """The likeliest tokens in its place."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,8 @@ class Generation:
     logprobs: tuple[float, ...]
     """The model's own log-probability of each of `ids` in nats, before temperature and truncation."""
     finish_reason: FinishReason
-    """"end": the model ended the document; "stop": a stop text came; "length": max_tokens were written."""
+    """"end": the model ended the document; "stop": a stop text came; "length": max_tokens were written;
+    "cancelled": whoever asked does not wait for it any more."""
     seconds: float
     """From beginning to read the prompt to this sample's last token."""
     tokens_per_second: float
@@ -55,6 +66,10 @@ class Generation:
     """The seed; together with `row` it gives this text again."""
     row: int
     """Which of the n samples of its prompt this is, from 0."""
+    top_logprobs: tuple[Alternatives, ...] | None = None
+    """For each of `ids` the likeliest tokens, if `logprobs` asked for them."""
+    prompt_logprobs: tuple[PromptToken, ...] | None = None
+    """Each token of the prompt that was read, if `prompt_logprobs` asked for them."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +82,10 @@ class StreamEvent:
     """The token just drawn; None in the last event."""
     generation: Generation | None = None
     """The finished sample, in the last event only."""
+    logprob: float | None = None
+    """The token's, as in `Generation.logprobs`."""
+    top: Alternatives = ()
+    """Alternatives to the token, if they are asked for."""
 
 
 def generate(
@@ -76,6 +95,7 @@ def generate(
     config: SamplingConfig | None = None,
     *,
     end_tokens: Collection[int] = (),
+    constraint: Matcher | None = None,
 ) -> list[Generation]:
     """Write `config.n` samples after each prompt.
 
@@ -89,24 +109,28 @@ def generate(
             is the beginning of a document.
         config: the settings; the defaults when left out.
         end_tokens: special tokens that end a sample like the document end does (a chat model's end of turn).
+        constraint: what every sample has to follow.
 
     Returns:
         The samples, n for each prompt, prompt by prompt.
     """
     config = config or SamplingConfig()
-    ready = [_prepare(model, tokenizer, prompt) for prompt in _as_list(prompts)]
-    seed = _seed(config)
+    ready = [prepare(model, tokenizer, prompt) for prompt in as_list(prompts)]
+    seed = seed_of(config)
     # Rows read together have to be of one length: the protocol knows no padding.
     waiting: dict[int, list[tuple[int, int]]] = {}
-    for index, (read, _, _) in enumerate(ready):
-        waiting.setdefault(len(read), []).extend((index, row) for row in range(config.n))
+    for index, prompt in enumerate(ready):
+        waiting.setdefault(len(prompt.read), []).extend((index, row) for row in range(config.n))
     results: dict[tuple[int, int], Generation] = {}
-    with _inference(model):
+    with inference(model):
         for keys in waiting.values():
             for start in range(0, len(keys), ROWS_AT_ONCE):
                 part = keys[start : start + ROWS_AT_ONCE]
-                rows = [_Row(tokenizer, config, *ready[index], seed, row) for index, row in part]
-                for place, event in _steps(model, tokenizer, rows, config, end_tokens):
+                rows = [
+                    _Row(model, tokenizer, config, copy(ready[index]), seed, row, end_tokens, forked(constraint))
+                    for index, row in part
+                ]
+                for place, event in _steps(model, rows, config):
                     if event.generation is not None:
                         results[part[place]] = event.generation
     return [results[index, row] for index in range(len(ready)) for row in range(config.n)]
@@ -119,11 +143,12 @@ def stream(
     config: SamplingConfig | None = None,
     *,
     end_tokens: Collection[int] = (),
+    constraint: Matcher | None = None,
 ) -> Iterator[StreamEvent]:
     """Write one sample and give its text as it comes; the same text as `generate` gives.
 
     Args:
-        model, tokenizer, end_tokens: as for `generate`.
+        model, tokenizer, end_tokens, constraint: as for `generate`.
         prompt: a text, or token ids.
         config: the settings, with n = 1.
     """
@@ -134,121 +159,135 @@ def stream(
             "They would be written into one another.",
             "Leave out -n, or --stream.",
         )
-    row = _Row(tokenizer, config, *_prepare(model, tokenizer, prompt), _seed(config), 0)
-    return _stream(model, tokenizer, row, config, end_tokens)
+    ready = prepare(model, tokenizer, prompt)
+    row = _Row(model, tokenizer, config, ready, seed_of(config), 0, end_tokens, forked(constraint))
+    return _stream(model, row, config)
 
 
-def _stream(
-    model: LanguageModel,
-    tokenizer: Tokenizer,
-    row: _Row,
-    config: SamplingConfig,
-    end_tokens: Collection[int],
-) -> Iterator[StreamEvent]:
-    with _inference(model):
-        for _, event in _steps(model, tokenizer, [row], config, end_tokens):
+def _stream(model: LanguageModel, row: _Row, config: SamplingConfig) -> Iterator[StreamEvent]:
+    with inference(model):
+        for _, event in _steps(model, [row], config):
             yield event
 
 
+def forked(constraint: Matcher | None) -> Matcher | None:
+    """A matcher of one sample's own."""
+    return None if constraint is None else constraint.fork()
+
+
 class _Row:
-    """One sample in the making: its text, its tokens, its own random numbers."""
+    """One sample in the making: its text, its tokens, its choices."""
 
     def __init__(
         self,
+        model: LanguageModel,
         tokenizer: Tokenizer,
         config: SamplingConfig,
-        read: list[int],
-        whole: list[int],
-        dropped: int,
+        prompt: Prompt,
         seed: int,
         row: int,
+        end_tokens: Collection[int],
+        constraint: Matcher | None,
     ) -> None:
-        self.read, self.whole, self.dropped = read, whole, dropped
-        self.seed, self.row = seed, row
-        self.random = default_rng([seed, row])
-        self.text = TextStream(config.stop)
-        self.ids: list[int] = []
-        self.logprobs: list[float] = []
+        self.prompt, self.config, self.seed, self.row = prompt, config, seed, row
+        self.sampler = Sampler(
+            config,
+            tokenizer,
+            model.vocabulary,
+            prompt.whole,
+            end_tokens=end_tokens,
+            seed=seed,
+            row=row,
+            constraint=constraint,
+        )
+        self.written = Written(tokenizer, config, self.sampler)
         self.finished = False
-        self._tokenizer, self._began = tokenizer, time.monotonic()
-
-    def noise(self, size: int) -> np.ndarray:
-        """Gumbel noise, float32 [size]: the argmax of scores + noise is a draw from their softmax."""
-        return self.random.gumbel(size=size).astype(np.float32)
-
-    def take(self, token: int, logprob: float) -> str:
-        """Add a token; return the text that may be shown."""
-        self.ids.append(token)
-        self.logprobs.append(logprob)
-        return self.text.add(self._tokenizer.decode_bytes([token]))
+        self._began = time.monotonic()
 
     def finish(self, reason: FinishReason) -> StreamEvent:
         """The last event."""
         self.finished = True
-        rest = self.text.close()
-        seconds = time.monotonic() - self._began
+        rest = self.written.text.close()
         return StreamEvent(
             rest,
             None,
-            Generation(
-                text=self.text.text,
-                ids=tuple(self.ids),
-                logprobs=tuple(self.logprobs),
-                finish_reason=reason,
-                seconds=seconds,
-                tokens_per_second=len(self.ids) / max(seconds, 1e-9),
-                prompt_tokens=len(self.read),
-                prompt_dropped=self.dropped,
-                seed=self.seed,
-                row=self.row,
-            ),
+            self.written.generation(reason, self.prompt, self.seed, self.row, time.monotonic() - self._began),
+        )
+
+
+class Written:
+    """What a sample has written so far.
+
+    Args:
+        tokenizer: of the model.
+        config: the settings.
+        sampler: told of every token taken.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, config: SamplingConfig, sampler: Sampler) -> None:
+        self.tokenizer, self.config, self.sampler = tokenizer, config, sampler
+        self.text = TextStream(config.stop, config.include_stop_str_in_output)
+        self.ids: list[int] = []
+        self.logprobs: list[float] = []
+        self.tops: list[Alternatives] = []
+
+    def take(self, choice: Choice) -> tuple[str, FinishReason | None]:
+        """Add a token; the text that may be shown now, and why the sample ends, if it does."""
+        if choice.token in self.sampler.ends:
+            return "", "end"
+        self.sampler.accept(choice.token)
+        if choice.token in self.sampler.stops:
+            return "", "stop"
+        self.ids.append(choice.token)
+        self.logprobs.append(choice.logprob)
+        self.tops.append(choice.top)
+        enough = len(self.ids) > self.config.min_tokens
+        shown = self.text.add(self.tokenizer.decode_bytes([choice.token]), enough)
+        if self.text.stopped:
+            return shown, "stop"
+        return shown, "length" if len(self.ids) == self.config.max_tokens else None
+
+    def generation(self, reason: FinishReason, prompt: Prompt, seed: int, row: int, seconds: float) -> Generation:
+        """The finished sample."""
+        return Generation(
+            text=(self.tokenizer.decode(prompt.whole) if self.config.echo else "") + self.text.text,
+            ids=tuple(self.ids),
+            logprobs=tuple(self.logprobs),
+            finish_reason=reason,
+            seconds=seconds,
+            tokens_per_second=len(self.ids) / max(seconds, 1e-9),
+            prompt_tokens=len(prompt.read),
+            prompt_dropped=prompt.dropped,
+            seed=seed,
+            row=row,
+            top_logprobs=tuple(self.tops) if self.config.logprobs else None,
+            prompt_logprobs=prompt.scores,
         )
 
 
 def _steps(
-    model: LanguageModel,
-    tokenizer: Tokenizer,
-    rows: list[_Row],
-    config: SamplingConfig,
-    end_tokens: Collection[int],
-) -> Iterator[tuple[int, StreamEvent]]:
+    model: LanguageModel, rows: list[_Row], config: SamplingConfig
+) -> Iterator[tuple[int, StreamEvent]]:  # fmt: skip
     """Events of all rows (prompts of one length) step by step, each with its row's place."""
-    device = _device(model)
-    ends = {*tokenizer.ends, *end_tokens}
-    forbidden_V = _forbidden(model, tokenizer, ends).to(device)
-    seen_BV = _seen(model, tokenizer, rows).to(device) if config.repetition_penalty != 1 else None
-    log_probs_BV, state = _read_prompt(model, torch.tensor([row.read for row in rows], device=device))
-    for step in range(config.max_tokens):
-        scores_BV = process(log_probs_BV, config, forbidden_V, seen_BV)
-        if config.temperature > 0:
-            noise_BV = np.stack([row.noise(model.vocabulary) for row in rows])
-            scores_BV = scores_BV + torch.from_numpy(noise_BV).to(device)
-        best_B, choice_B = scores_BV.max(-1)
-        logprob_B = log_probs_BV.gather(-1, choice_B[:, None])[:, 0]
-        drawn = zip(choice_B.tolist(), best_B.tolist(), logprob_B.tolist(), strict=True)
-        for place, (row, (token, score, logprob)) in enumerate(zip(rows, drawn, strict=True)):
-            if row.finished:
-                continue
-            if not math.isfinite(score):
-                raise Failure(
-                    "The model cannot say what comes next.",
-                    "Its probabilities are not numbers: its weights are damaged, or its training diverged.",
-                    "Train it again, or take an earlier checkpoint.",
-                )
-            if token in ends:
-                yield place, row.finish("end")
-                continue
-            shown = row.take(token, logprob)
-            yield place, StreamEvent(shown, token)
-            if row.text.stopped:
-                yield place, row.finish("stop")
-            elif step + 1 == config.max_tokens:
-                yield place, row.finish("length")
+    device = device_of(model)
+    log_probs_BV, state = _read_prompt(model, rows, device)
+    if config.echo:
+        for place, row in enumerate(rows):
+            yield place, StreamEvent(row.written.tokenizer.decode(row.prompt.whole), None)
+    while True:
+        active = [place for place, row in enumerate(rows) if not row.finished]
+        chosen = [0] * len(rows)  # an ended row reads on whatever it likes, and is not looked at
+        choices = choose([rows[place].sampler for place in active], log_probs_BV[active])
+        for place, choice in zip(active, choices, strict=True):
+            row, chosen[place] = rows[place], choice.token
+            shown, reason = row.written.take(choice)
+            if reason != "end" and not (reason == "stop" and choice.token in row.sampler.stops):
+                yield place, StreamEvent(shown, choice.token, logprob=choice.logprob, top=choice.top)
+            if reason is not None:
+                yield place, row.finish(reason)
         if all(row.finished for row in rows):
             return
-        if seen_BV is not None:
-            seen_BV[torch.arange(len(rows), device=device), choice_B] = True
-        log_probs_BTV, state = _read(model, choice_B[:, None], state)
+        log_probs_BTV, state = _read(model, torch.tensor(chosen, device=device)[:, None], state)
         log_probs_BV = log_probs_BTV[:, -1]
 
 
@@ -258,38 +297,54 @@ def _read(model: LanguageModel, tokens_BT: Tensor, state: object) -> tuple[Tenso
         return model.read(tokens_BT, state)
 
 
-def _read_prompt(model: LanguageModel, tokens_BT: Tensor) -> tuple[Tensor, object]:
+def _read_prompt(model: LanguageModel, rows: list[_Row], device: torch.device) -> tuple[Tensor, object]:
     """Read whole prompts; log-probabilities [B, V] after their last token, and the state."""
-    rows, length = tokens_BT.shape
-    size = max(16, READ_ELEMENTS // (rows * model.vocabulary))
-    state: object = model.start(rows)
+    tokens_BT = torch.tensor([row.prompt.read for row in rows], device=device)
+    count, length = tokens_BT.shape
+    size = max(16, READ_ELEMENTS // (count * model.vocabulary))
+    wanted = rows[0].config.prompt_logprobs
+    state: object = model.start(count)
     for start in range(0, length, size):
         log_probs_BTV, state = _read(model, tokens_BT[:, start : start + size], state)
+        if wanted is not None:
+            for row, log_probs_TV in zip(rows, log_probs_BTV, strict=True):
+                row.prompt.score(log_probs_TV, start, wanted)
     return log_probs_BTV[:, -1], state
 
 
-def _forbidden(model: LanguageModel, tokenizer: Tokenizer, ends: Collection[int]) -> Tensor:
-    """Tokens never drawn, bool [V]: special ones but for the ends, and ids beyond the tokenizer's."""
-    forbidden = torch.zeros(model.vocabulary, dtype=torch.bool)
-    forbidden[tokenizer.vocabulary :] = True
-    forbidden[list(tokenizer.special.values())] = True
-    forbidden[list(ends)] = False
-    return forbidden
+@dataclass
+class Prompt:
+    """A prompt in tokens."""
+
+    read: list[int]
+    """What the model reads: at most its context."""
+    whole: list[int]
+    """All of it."""
+    dropped: int
+    """Tokens left out at the front."""
+    scores: tuple[PromptToken, ...] | None = None
+    """Its tokens' log-probabilities, where they are asked for and as far as they are read."""
+
+    def score(self, log_probs_TV: Tensor, start: int, alternatives: int) -> None:
+        """Note the log-probabilities of the tokens after the places `start`, `start` + 1…"""
+        found = list(self.scores or [PromptToken(self.read[0], None, ())])
+        after = self.read[start + 1 : start + 1 + len(log_probs_TV)]
+        log_probs_TV = log_probs_TV[: len(after)].float().cpu()
+        if after:
+            own = log_probs_TV[torch.arange(len(after)), torch.tensor(after)].tolist()
+            values, ids = log_probs_TV.topk(min(alternatives, log_probs_TV.shape[-1]))
+            for token, logprob, top, value in zip(after, own, ids.tolist(), values.tolist(), strict=True):
+                found.append(PromptToken(token, logprob, tuple(zip(top, value, strict=True))))
+        self.scores = tuple(found)
 
 
-def _seen(model: LanguageModel, tokenizer: Tokenizer, rows: list[_Row]) -> Tensor:
-    """Tokens of the prompts, bool [B, V]. Special tokens do not count: an end is no repetition."""
-    seen = torch.zeros(len(rows), model.vocabulary, dtype=torch.bool)
-    special = set(tokenizer.special.values())
-    for place, row in enumerate(rows):
-        seen[place, [token for token in row.whole if token not in special]] = True
-    return seen
+def prepare(model: LanguageModel, tokenizer: Tokenizer, prompt: str | Sequence[int]) -> Prompt:
+    """A prompt's tokens: a text's after the token that begins documents.
 
-
-def _prepare(
-    model: LanguageModel, tokenizer: Tokenizer, prompt: str | Sequence[int]
-) -> tuple[list[int], list[int], int]:
-    """The tokens to read (at most the model's context), the whole prompt, and how many were left out."""
+    Raises:
+        Failure: the tokenizer is not the model's.
+        UsageError: a token does not exist.
+    """
     if tokenizer.vocabulary > model.vocabulary:
         raise Failure(
             "The model and the tokenizer do not belong together.",
@@ -304,27 +359,28 @@ def _prepare(
     if wrong:
         raise UsageError(f"The prompt holds token {wrong[0]}.", f"Tokens go from 0 to {tokenizer.vocabulary - 1}.")
     dropped = max(0, len(whole) - model.context) if model.context else 0
-    return whole[dropped:], whole, dropped
+    return Prompt(whole[dropped:], whole, dropped)
 
 
-def _as_list(prompts: Sequence[str] | Sequence[Sequence[int]]) -> list[str | Sequence[int]]:
+def as_list(prompts: Sequence[str] | Sequence[Sequence[int]]) -> list[str | Sequence[int]]:
     if isinstance(prompts, str):
         raise UsageError("The prompts are one text.", "A list of prompts is needed.", "Write [prompt].")
     return list(prompts)
 
 
-def _seed(config: SamplingConfig) -> int:
+def seed_of(config: SamplingConfig) -> int:
     """The seed of the settings, or a fresh one (short, so that a person can type it)."""
     return int(SeedSequence().generate_state(1)[0]) if config.seed is None else config.seed
 
 
-def _device(model: LanguageModel) -> torch.device:
+def device_of(model: LanguageModel) -> torch.device:
+    """Where the model computes."""
     parameter = next(model.parameters(), None) if isinstance(model, torch.nn.Module) else None
     return torch.device("cpu") if parameter is None else parameter.device
 
 
 @contextmanager
-def _inference(model: LanguageModel) -> Iterator[None]:
+def inference(model: LanguageModel) -> Iterator[None]:
     """Without dropout; a model in training goes back to training afterwards."""
     training = isinstance(model, torch.nn.Module) and model.training
     if isinstance(model, torch.nn.Module) and training:

@@ -15,27 +15,34 @@ class TextStream:
 
     Args:
         stop: texts that end the generation; they may span tokens.
+        include: whether the stop text that came is shown.
 
     Attributes:
         text: all that was shown so far.
         stopped: whether a stop text has come.
     """
 
-    def __init__(self, stop: Sequence[str] = ()) -> None:
-        self.stop = tuple(stop)
+    def __init__(self, stop: Sequence[str] = (), include: bool = False) -> None:
+        self.stop, self.include = tuple(stop), include
         self.text = ""
         self.stopped = False
         self._held = ""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def add(self, piece: bytes) -> str:
-        """Take one token's bytes; return the text that may be shown now (maybe "")."""
+    def add(self, piece: bytes, stoppable: bool = True) -> str:
+        """Take one token's bytes; return the text that may be shown now (maybe "").
+
+        Until `stoppable`, a stop text is text like any other.
+        """
         assert not self.stopped, "nothing comes after a stop text"
         self._held += self._decoder.decode(piece)
-        found = [place for place in (self._held.find(stop) for stop in self.stop) if place >= 0]
+        if not stoppable:
+            return self._show(len(self._held))
+        found = [(place, stop) for stop in self.stop if (place := self._held.find(stop)) >= 0]
         if found:
             self.stopped = True
-            return self._show(min(found))
+            place, stop = min(found, key=lambda one: (one[0], -len(one[1])))
+            return self._show(place + (len(stop) if self.include else 0))
         return self._show(len(self._held) - self._doubtful())
 
     def close(self) -> str:

@@ -1,0 +1,7 @@
+"""A compiled forward pass for Transformers: quantized weights, paged cache, the same numbers in any company."""
+
+from textmill.base.lazy import exports
+
+__getattr__, __all__ = exports(
+    __name__, {"Cache": "model", "NativeModel": "model", "Weights": "packing", "why_not": "model"}
+)
