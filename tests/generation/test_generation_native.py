@@ -93,10 +93,11 @@ def test_a_machine_without_these_instructions_gives_the_same(tmp_path: Path) -> 
         assert np.abs(fast - plain).max() < 1e-3 * np.abs(fast).max()
 
 
-@pytest.mark.parametrize("weights", KINDS)
+@pytest.mark.parametrize(("weights", "cache_type"), [*((kind, "float32") for kind in KINDS), ("int8", "int8")])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_tokens_logits_are_the_same_in_any_company(weights: Any, threads: int) -> None:
-    native = NativeModel(random_model(TransformerConfig(**SIZE, bigram_buckets=500)), weights, threads)
+def test_a_tokens_logits_are_the_same_in_any_company(weights: Any, cache_type: Any, threads: int) -> None:
+    model = random_model(TransformerConfig(**SIZE, bigram_buckets=500))
+    native = NativeModel(model, weights, threads, cache=cache_type)
     draw = random.Random(2)
     texts = [[draw.randrange(512) for _ in range(90)] for _ in range(5)]
     alone = [all_logits(native, ids, [1] * 90) for ids in texts]
@@ -122,6 +123,33 @@ def test_a_tokens_logits_are_the_same_in_any_company(weights: Any, threads: int)
             found = native.forward(cache, tokens, rows, places, before, tables, range(len(tokens)))
             for logits, (row, at) in zip(found, owner, strict=True):
                 assert np.array_equal(logits, alone[row][at])
+
+
+@pytest.mark.parametrize("name", ["own", "own, local layers", "part of each head turned", "wide heads"])
+def test_a_cache_in_int8_is_near_and_small(name: str) -> None:
+    config = TransformerConfig(**{**SIZE, **SWITCHES[name]})
+    model = random_model(config)
+    ids = np.random.default_rng(1).integers(0, config.vocabulary, 90).tolist()
+    whole, coded = (NativeModel(model, "float32", 2, cache=kind) for kind in ("float32", "int8"))
+    exact, near = all_logits(whole, ids), all_logits(coded, ids, [50, 1, 39])
+    assert 0 < np.abs(near - exact).max() < 0.05 * np.abs(exact).max()
+    assert (near.argmax(-1) == exact.argmax(-1)).mean() > 0.9
+    size = config.head_dim or config.width // config.heads
+    assert coded.new_cache(9).bytes == whole.new_cache(9).bytes * (size + 4) / (4 * size)
+    # A page copied is the page.
+    cache = coded.new_cache(4)
+    first = coded.forward(cache, ids[:20], [0] * 20, range(20), [-1, *ids[:19]], np.array([[1]]), [19])
+    cache.copy(1, 3)
+    ones = [coded.forward(cache, [5], [0], [20], [ids[19]], np.array([[page]]), [0]) for page in (1, 3)]
+    assert np.array_equal(*ones)
+    assert not np.array_equal(first, ones[0])
+
+
+def test_the_plain_code_reads_an_int8_cache_too() -> None:
+    model = random_model(TransformerConfig(**SIZE))
+    ids = list(range(40, 110))
+    fast, plain = (all_logits(NativeModel(model, "float32", 1, cache="int8", plain=one), ids) for one in (False, True))
+    assert np.abs(fast - plain).max() < 0.02 * np.abs(fast).max()  # a key half-way between two codes may go either way
 
 
 def test_the_number_of_threads_changes_nothing() -> None:

@@ -39,7 +39,7 @@ def chat(
     Parameters
     ----------
     run
-        The run (or a model folder).
+        The run, a model folder, or a GGUF file, whose quantized weights are used as they are.
     weights
         How a Transformer's weights are kept: auto is int8 from 50 million parameters on, where that is several times
         faster, and as they are below; float32, int8 and int4 can be asked for.

@@ -62,6 +62,8 @@ def generate(
 
         textmill generate runs/mine "Once upon a time" --temperature 0.8 -n 3 --seed 1
 
+        textmill generate model.Q4_K_M.gguf "Once upon a time"
+
         textmill generate runs/mine                          # from the beginning of a document
 
         echo "Once upon a time" | textmill generate runs/mine - --json
@@ -69,7 +71,7 @@ def generate(
     Parameters
     ----------
     run
-        The run (or a model folder).
+        The run, a model folder, or a GGUF file, whose quantized weights are used as they are.
     prompt
         The text to continue; "-" reads it from standard input; left out, the model begins a document.
     stream

@@ -26,7 +26,8 @@ def import_model(
     """Take over a model that was made elsewhere: a folder of safetensors, or a GGUF file of llama.cpp.
 
     GPT-2, Llama 2 and 3, SmolLM2, Mistral, Mixtral, Qwen 2, 2.5 and 3 (dense and mixture of experts), Gemma 1, 2 and
-    3 (text). Quantized GGUF weights (Q8_0, Q6_K, Q4_K_M and others) become 32-bit floats again. Nothing is downloaded,
+    3 (text). Quantized GGUF weights (Q8_0, Q6_K, Q4_K_M and others) become 32-bit floats again; `generate`, `chat` and
+    `serve` also take a GGUF file itself and leave them as they are. Nothing is downloaded,
     no code that lies beside a model is run, and pickled weights (.bin) are refused.
 
     The tokenizer comes along as it is; a text is read after the token that the model's own tokenizer puts first, or

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,11 @@ def model_folder(path: Path | str) -> Path:
     path = Path(path)
     if (path / RUN_FILE).exists():
         return Run.open(path).require("model", f"textmill build my_texts/ --out {path}")
+    if is_gguf(path):
+        raise UsageError(
+            f"{path} is a GGUF file, which can be written with and served as it is, but not this.",
+            fix=f"Make a run of it first: textmill import {path} --out runs/{path.stem}",
+        )
     if (path / "config.json").exists() and ((path / WEIGHTS).exists() or family_of(path) != "transformer"):
         return path
     raise UsageError(
@@ -44,6 +50,11 @@ def model_folder(path: Path | str) -> Path:
         else f"It is neither a run (no {RUN_FILE}) nor a model folder (config.json, model.safetensors).",
         f"Make one with: textmill build my_texts/ --out {path if not path.exists() else 'runs/mine'}",
     )
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a path means a GGUF file."""
+    return path.suffix.lower() == ".gguf" and not path.is_dir()
 
 
 def is_chat(folder: Path) -> bool:
@@ -61,10 +72,10 @@ def is_chat(folder: Path) -> bool:
 
 
 def open_model(path: Path | str, device: str | None = None) -> OpenModel:
-    """Load the model and tokenizer of a run or a model folder, for writing text.
+    """Load the model and tokenizer of a run, a model folder or a GGUF file, for writing text.
 
     Args:
-        path: the run, or the model folder.
+        path: the run, the model folder, or the .gguf file, whose matrices then stay in the blocks that it has them in.
         device: "cpu", "cuda"…; None chooses.
 
     Raises:
@@ -72,6 +83,8 @@ def open_model(path: Path | str, device: str | None = None) -> OpenModel:
     """
     from textmill.models.load import load_model
 
+    if is_gguf(Path(path)):
+        return _open_gguf(Path(path), device)
     folder = model_folder(path)
     family = FAMILIES.get(family_of(folder))
     if family is not None and not family.generates:
@@ -84,6 +97,31 @@ def open_model(path: Path | str, device: str | None = None) -> OpenModel:
     chat = is_chat(folder)
     tokenizer = Tokenizer.load(folder)
     return OpenModel(folder, load_model(folder, device), tokenizer, chat)
+
+
+def _open_gguf(path: Path, device: str | None) -> OpenModel:
+    import torch
+
+    from textmill.models.gguf.contents import gguf_tokenizer, read_gguf, stored_model
+    from textmill.models.gguf.reader import GgufFile
+    from textmill.models.imported_tokenizer import describe, write_tokenizer
+    from textmill.models.transformer import Transformer
+
+    file = GgufFile(path)
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if place == "cpu":
+        model: Transformer = stored_model(file)
+    else:
+        _, config, weights = read_gguf(file)
+        with torch.device("meta"):
+            model = Transformer(config)
+        model.load_state_dict(weights, assign=True)
+        model = model.to(place).eval()
+    source = gguf_tokenizer(file)
+    record = describe(source, model.vocabulary)
+    with tempfile.TemporaryDirectory(prefix="textmill-") as folder:  # only tokenizers' own files can be opened
+        tokenizer = write_tokenizer(source, record, Path(folder))
+    return OpenModel(path, model, tokenizer, bool(record["turn_ends"]))
 
 
 def open_draft(path: str, tokenizer: Tokenizer) -> LanguageModel | None:

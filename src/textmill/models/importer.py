@@ -8,30 +8,17 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import tokenizers
 import torch
-from torch import Tensor
 
 from textmill.base.errors import Failure, UsageError
 from textmill.models.config import TransformerConfig
-from textmill.models.gguf.architectures import (
-    FREQUENCIES,
-    file_name,
-    from_file,
-    llama3_scaling,
-    stock_settings,
-    to_file,
-)
+from textmill.models.gguf.contents import gguf_tokenizer, read_gguf
 from textmill.models.gguf.reader import GgufFile
-from textmill.models.gguf.tokenizer import definition_of
 from textmill.models.imported_tokenizer import TokenizerSource, describe, ids_of, library_text, write_tokenizer
 from textmill.models.load import save_model
 from textmill.models.safetensors_folder import read_folder, read_settings, special_text
-from textmill.models.stock.config import Stock, read_stock
-from textmill.models.stock.tensors import check_shapes, join_weights, shapes_of, slots
 from textmill.models.transformer import Transformer
 from textmill.tokens.opening import PAIRS, open_tokenizer
 from textmill.tokens.sentencepiece_model import sentencepiece_definition
@@ -100,7 +87,7 @@ def import_model(source: Path, folder: Path, *, context: int | None = None) -> I
     else:
         file = GgufFile(source)
         stock, config, weights = read_gguf(file)
-        tokens = _gguf_tokenizer(file)
+        tokens = gguf_tokenizer(file)
         types = {}
         for tensor in file.tensors.values():
             types[tensor.type] = types.get(tensor.type, 0) + 1
@@ -170,98 +157,3 @@ def _folder_definition(folder: Path) -> str:
         "It has neither tokenizer.json nor tokenizer.model nor vocab.json with merges.txt.",
         "Fetch tokenizer.json too.",
     )
-
-
-# ---- a GGUF file -----------------------------------------------------------------------------------------------------
-
-
-def read_gguf(file: GgufFile) -> tuple[Stock, TransformerConfig, dict[str, Tensor]]:
-    """The model in a GGUF file: its type, its arrangement, its weights as our state dict (float32).
-
-    Raises:
-        Failure: what is missing, not supported, or does not fit together.
-    """
-    source = str(file.path)
-    file.check_types()
-    settings = stock_settings(file.values, set(file.tensors), source)
-    repeated = "output.weight" in file.tensors and _repeats_embedding(file)
-    if repeated:
-        settings["tie_word_embeddings"] = True
-    if FREQUENCIES in file.tensors:
-        settings["rope_scaling"] = llama3_scaling(file.tensor(FREQUENCIES), settings["rope_theta"], source)
-    stock, config = read_stock(settings, source)
-    places = slots(config, stock.name)
-    wanted: dict[str, tuple[int, ...]] = {}
-    for name, size in shapes_of(config, places).items():
-        place, expert = file_name(name, stock.name)
-        as_file = _file_shape(size, name, config, stock.name)
-        wanted[place] = as_file if expert is None else (config.experts, *as_file)
-    stored = {name: tensor.shape for name, tensor in file.tensors.items() if name != FREQUENCIES}
-    check_shapes(wanted, stored, source, tied=("output.weight",) if repeated else ())
-
-    cached: dict[str, Any] = {}
-
-    def fetch(name: str) -> Tensor:
-        place, expert = file_name(name, stock.name)
-        if expert is None:
-            values = file.tensor(place)
-        else:
-            if place not in cached:
-                if len(cached) >= 3:  # gate, up and down of one layer
-                    cached.clear()
-                cached[place] = file.tensor(place)
-            values = cached[place][expert]
-        return torch.from_numpy(from_file(values, name, config, stock.name).copy())
-
-    return stock, config, join_weights(places, fetch)
-
-
-def _file_shape(size: tuple[int, ...], name: str, config: TransformerConfig, kind: str) -> tuple[int, ...]:
-    """The shape that a tensor of the stock model has in the file."""
-    shape: tuple[int, ...] = to_file(np.broadcast_to(np.float32(0), size), name, config, kind).shape
-    return shape
-
-
-def _repeats_embedding(file: GgufFile) -> bool:
-    """Whether the output matrix is the embedding once more (files of tied models written so)."""
-    first, second = file.tensors["token_embd.weight"], file.tensors["output.weight"]
-    if (first.type, first.shape) != (second.type, second.shape):
-        return False
-    here = file.data[first.start : first.start + first.size]
-    there = file.data[second.start : second.start + second.size]
-    return bool((here == there).all())
-
-
-def _gguf_tokenizer(file: GgufFile) -> TokenizerSource:
-    values, source = file.values, str(file.path)
-    definition = definition_of(values, source)
-    tokens = values["tokenizer.ggml.tokens"]
-
-    def token(*names: str) -> list[str]:
-        ids = [values.get(f"tokenizer.ggml.{name}_token_id") for name in names]
-        return [tokens[i] for i in ids if isinstance(i, int) and 0 <= i < len(tokens)]
-
-    bos, ends = token("bos"), token("eos", "eot", "eom")
-    kind, rule = values["tokenizer.ggml.model"], values.get("tokenizer.ggml.pre")
-    adds = values.get("tokenizer.ggml.add_bos_token", kind == "llama" or rule in ("llama-bpe", "llama3", "llama-v3"))
-    if adds and bos:
-        definition["post_processor"] = {
-            "type": "TemplateProcessing",
-            "single": [{"SpecialToken": {"id": bos[0], "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
-            "pair": [
-                {"SpecialToken": {"id": bos[0], "type_id": 0}},
-                {"Sequence": {"id": "A", "type_id": 0}},
-                {"SpecialToken": {"id": bos[0], "type_id": 1}},
-                {"Sequence": {"id": "B", "type_id": 1}},
-            ],
-            "special_tokens": {bos[0]: {"id": bos[0], "ids": [tokens.index(bos[0])], "tokens": [bos[0]]}},
-        }
-    template = values.get("tokenizer.chat_template")
-    settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-    if bos:
-        settings["bos_token"] = bos[0]
-    if ends:
-        settings["eos_token"] = ends[0]
-    if template:
-        settings["chat_template"] = template
-    return TokenizerSource(library_text(definition), settings, ends, template, {})

@@ -100,7 +100,7 @@ class Transformer(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.embedding.weight.device
+        return next(self.parameters()).device
 
     @property
     def head_weight(self) -> Tensor:

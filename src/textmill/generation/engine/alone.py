@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import Literal
 
-import torch
-
 from textmill.base.errors import UsageError
 from textmill.generation.config import SamplingConfig
 from textmill.generation.engine.config import EngineConfig
-from textmill.generation.engine.engine import MANY_PARAMETERS, Engine
+from textmill.generation.engine.engine import Engine
 from textmill.generation.engine.request import Event
 from textmill.generation.loading import OpenModel
-from textmill.generation.native import why_not
+from textmill.generation.native import best_weights, why_not
 from textmill.generation.sampler import Matcher
 from textmill.generation.sampling import Generation, generate, stream
 
@@ -38,11 +36,8 @@ class Writer:
         self.note = ""
         """What was done to the weights, for people; "" if nothing."""
         if weights == "auto":
-            if why_not(self.model) or not isinstance(self.model, torch.nn.Module):
+            if why_not(self.model) or best_weights(self.model) == "float32":
                 return
-            if sum(one.numel() for one in self.model.parameters()) < MANY_PARAMETERS:
-                return
-            weights = "int8"
         elif reason := why_not(self.model):
             raise UsageError(
                 f"This model cannot be run with {weights} weights.",
@@ -51,7 +46,7 @@ class Writer:
             )
         self._engine = Engine(self.model, self.tokenizer, EngineConfig(weights=weights))
         if weights != "float32":
-            self.note = f"{weights} weights"
+            self.note = self._engine.stats().runner.rpartition(", ")[2]
 
     def stream(
         self,

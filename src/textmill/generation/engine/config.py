@@ -24,7 +24,10 @@ class EngineConfig:
     there, so that a conversation is not read anew at every turn, until its room is needed."""
     weights: Literal["auto", "float32", "int8", "int4"] = "auto"
     """How a Transformer's matrices are kept: auto is int8 from 50 million parameters on, where memory decides the
-    speed, and float32 below. int8 costs hardly any quality, int4 some."""
+    speed, and float32 below; those of a GGUF file stay as they are there. int8 costs hardly any quality, int4 some."""
+    cache: Literal["float32", "int8"] = "float32"
+    """How a Transformer's keys and values are kept: int8 holds nearly four times as much text in the same memory, with
+    a small loss. Only in the compiled pass."""
     draft_tokens: int = 5
     """Tokens guessed ahead from what the text has said before, and checked all at once; the text stays the same. Only
     in the compiled pass; 0: none."""

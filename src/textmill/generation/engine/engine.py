@@ -24,14 +24,11 @@ from textmill.generation.engine.request import Busy, Event, Ticket, make_request
 from textmill.generation.engine.runner import Line, NoRoomError, Reading, Runner
 from textmill.generation.engine.state_runner import StateRunner
 from textmill.generation.engine.stats import EngineStats, Observer
-from textmill.generation.native import NativeModel, why_not
+from textmill.generation.native import NativeModel, best_weights, why_not
 from textmill.generation.sampler import Choice, Matcher, Sampler, choose
 from textmill.generation.sampling import FinishReason, Prompt, Written, forked, prepare, seed_of
 from textmill.models.protocol import LanguageModel
 from textmill.tokens.tokenizer import Tokenizer
-
-MANY_PARAMETERS = 50_000_000
-"""From here on memory decides the speed of writing, and int8 is worth its small loss."""
 
 
 class _Sample:
@@ -502,11 +499,15 @@ def _draft_runner(draft: LanguageModel, model: LanguageModel, runner: Runner, co
 def make_runner(model: LanguageModel, config: EngineConfig) -> Runner:
     """The faster way to read this model."""
     if config.compiled and not why_not(model):
-        weights = config.weights
-        if weights == "auto":
-            size = sum(parameter.numel() for parameter in model.parameters())  # type: ignore[attr-defined]
-            weights = "int8" if size >= MANY_PARAMETERS else "float32"
-        return PagedRunner(NativeModel(model, weights), config.cache_bytes)  # type: ignore[arg-type]
+        native = NativeModel(model, best_weights(model, config.weights), cache=config.cache)  # type: ignore[arg-type]
+        return PagedRunner(native, config.cache_bytes)
+    if config.cache != "float32":
+        reason = why_not(model) or "--engine.no-compiled was given"
+        raise UsageError(
+            f"This model cannot be served with a cache in {config.cache}.",
+            f"Only the compiled pass has one, and {reason}.",
+            "Leave --engine.cache out.",
+        )
     if config.weights not in ("auto", "float32"):
         reason = why_not(model) or "--engine.no-compiled was given"
         raise UsageError(

@@ -120,13 +120,14 @@ class PagedRunner:
     def __init__(self, native: NativeModel, cache_bytes: int) -> None:
         self.native = native
         self.context = native.context or 0
-        page_bytes = native.page_floats * 4
+        page_bytes = native.page_bytes
         least = -(-self.context // PAGE) + 2  # one sequence has to fit
         self.pool = PagePool(max(least, cache_bytes // page_bytes) + 1)
         self._page_bytes = page_bytes
         self._cache = native.new_cache(self.pool.pages + 1)
         self.cache_limit = self.pool.pages * page_bytes
-        self.name = f"all at once, compiled, {native.weights} weights"
+        cache = "" if native.cache_type == "float32" else f", {native.cache_type} cache"
+        self.name = f"all at once, compiled{cache}, {native.about}"
 
     @property
     def cache_bytes(self) -> int:

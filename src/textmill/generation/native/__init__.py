@@ -3,5 +3,12 @@
 from textmill.base.lazy import exports
 
 __getattr__, __all__ = exports(
-    __name__, {"Cache": "model", "NativeModel": "model", "Weights": "packing", "why_not": "model"}
+    __name__,
+    {
+        "Cache": "model",
+        "NativeModel": "model",
+        "Weights": "packing",
+        "best_weights": "model",
+        "why_not": "model",
+    },
 )

@@ -8,6 +8,7 @@
 #include <condition_variable>
 #include <mutex>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 #include "kernels.h"
@@ -102,7 +103,7 @@ enum Activation { RELU2 = 0, GELU = 1, GELU_EXACT = 2, SILU = 3 };
 
 struct Config {  // mirrored by model.py
     int32_t vocabulary, layers, width, heads, groups, size, hidden, gated, norm, activation, rotated, qk_norm;
-    int32_t embedding_norm, residual_lambdas, bigram_buckets, smear, post_norm;
+    int32_t embedding_norm, residual_lambdas, bigram_buckets, smear, post_norm, cache_int8;
     float epsilon, attention_scale, attention_cap, embedding_scale, logit_cap;
 };
 
@@ -114,7 +115,7 @@ struct Layer {  // mirrored by model.py; null where the model has none
 };
 
 struct Tables {  // mirrored by model.py
-    Matrix head;
+    Matrix head, table;  // table: an embedding kept as codes, of its own; no rows where there is none
     const float *embedding, *bigram, *position, *smear, *final, *final_bias, *frequency, *frequency_local;
 };
 
@@ -131,6 +132,20 @@ inline Lanes lanes(const float* from) {
     Lanes found;
     std::memcpy(&found, from, sizeof found);
     return found;
+}
+
+inline Lanes lanes(const int8_t* from) {
+#if defined(TEXTMILL_AVX512)
+    return reinterpret_cast<Lanes>(
+        _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)))));
+#elif defined(TEXTMILL_AVX2)
+    return reinterpret_cast<Lanes>(
+        _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)))));
+#else
+    Lanes found;
+    for (int i = 0; i < WIDTH; ++i) found[i] = from[i];
+    return found;
+#endif
 }
 
 inline float sum_of(const float* x, int n) {
@@ -302,6 +317,8 @@ struct Model {
     void table_row(int token, float* out) const {
         if (t.embedding != nullptr) {
             std::copy_n(t.embedding + static_cast<size_t>(token) * c.width, c.width, out);
+        } else if (t.table.rows > 0) {
+            unpack_row(t.table, token, out);
         } else {
             unpack_row(t.head, token, out);
         }
@@ -341,7 +358,7 @@ struct Model {
         }
     }
 
-    void run(float* cache, int64_t pages, int tokens, const int32_t* ids, const int32_t* rows, const int32_t* positions,
+    void run(uint8_t* cache, int64_t pages, int tokens, const int32_t* ids, const int32_t* rows, const int32_t* positions,
              const int32_t* previous, const int32_t* tables, int table_width, int wanted, const int32_t* places,
              float* logits) {
         room(tokens);
@@ -350,14 +367,33 @@ struct Model {
     }
 
     // Keys of one layer: [page][group][size][position in the page], so that scores of a page are made side by side; the
-    // values, after all pages of keys: [page][group][position in the page][size].
-    float* slot(float* cache, int64_t pages, int layer, bool values, int64_t page, int group) const {
-        const int64_t one = static_cast<int64_t>(c.groups) * PAGE * c.size;
-        return cache + ((static_cast<int64_t>(layer) * 2 + values) * pages + page) * one +
-               static_cast<int64_t>(group) * PAGE * c.size;
+    // values, after all pages of keys: [page][group][position in the page][size]. As int8, a group's codes are followed
+    // by a float for each position: what one step of its codes is worth.
+    size_t group_bytes() const { return PAGE * (c.cache_int8 ? c.size + sizeof(float) : c.size * sizeof(float)); }
+
+    uint8_t* slot(uint8_t* cache, int64_t pages, int layer, bool values, int64_t page, int group) const {
+        const size_t one = c.groups * group_bytes();
+        return cache + ((static_cast<int64_t>(layer) * 2 + values) * pages + page) * one + group * group_bytes();
     }
 
-    void work(int id, float* cache, int64_t pages, int tokens, const int32_t* ids, const int32_t* rows,
+    // Put one position's key or value into its group's part of a page: `step` apart, beginning at `at`.
+    void keep(const float* x, uint8_t* part, int position, int at, int step) const {
+        const int K = c.size;
+        if (!c.cache_int8) {
+            float* to = reinterpret_cast<float*>(part) + at;
+            for (int i = 0; i < K; ++i) to[static_cast<size_t>(i) * step] = x[i];
+            return;
+        }
+        float most = 0.f;
+        for (int i = 0; i < K; ++i) most = std::max(most, std::fabs(x[i]));
+        const float inverse = most > 0.f ? 127.f / most : 0.f;
+        int8_t* to = reinterpret_cast<int8_t*>(part) + at;
+        for (int i = 0; i < K; ++i)
+            to[static_cast<size_t>(i) * step] = static_cast<int8_t>(std::nearbyint(x[i] * inverse));
+        reinterpret_cast<float*>(part + PAGE * K)[position] = most / 127.f;
+    }
+
+    void work(int id, uint8_t* cache, int64_t pages, int tokens, const int32_t* ids, const int32_t* rows,
               const int32_t* positions, const int32_t* previous, const int32_t* tables, int table_width, int wanted,
               const int32_t* places, float* logits) {
         const int width = c.width, wide = (c.heads + 2 * c.groups) * c.size, K = c.size;
@@ -404,11 +440,10 @@ struct Model {
                     if (c.rotated) rotate(head, positions[n], frequency);
                 }
                 const int64_t page = tables[static_cast<int64_t>(rows[n]) * table_width + positions[n] / PAGE];
-                const int64_t at = static_cast<int64_t>(positions[n] % PAGE) * K;
+                const int inside = positions[n] % PAGE;
                 for (int g = 0; g < c.groups; ++g) {
-                    float* keys = slot(cache, pages, l, false, page, g) + positions[n] % PAGE;
-                    for (int i = 0; i < K; ++i) keys[i * PAGE] = k[g * K + i];
-                    std::copy_n(v + g * K, K, slot(cache, pages, l, true, page, g) + at);
+                    keep(k + g * K, slot(cache, pages, l, false, page, g), inside, inside, PAGE);
+                    keep(v + g * K, slot(cache, pages, l, true, page, g), inside, inside * K, 1);
                 }
             }
             pool.barrier();
@@ -416,8 +451,16 @@ struct Model {
             share(id, tokens * c.heads, begin, end);
             for (int piece = begin; piece < end; ++piece) {
                 const int n = piece / c.heads, h = piece % c.heads;
-                attend(id, cache, pages, l, layer, tables + static_cast<int64_t>(rows[n]) * table_width, positions[n], h,
-                       &qkv[static_cast<size_t>(n) * wide + h * K], &mixed[(static_cast<size_t>(n) * c.heads + h) * K]);
+                const auto one = [&](auto kind) {
+                    attend<decltype(kind)>(id, cache, pages, l, layer, tables + static_cast<int64_t>(rows[n]) * table_width,
+                                           positions[n], h, &qkv[static_cast<size_t>(n) * wide + h * K],
+                                           &mixed[(static_cast<size_t>(n) * c.heads + h) * K]);
+                };
+                if (c.cache_int8) {
+                    one(int8_t{});
+                } else {
+                    one(float{});
+                }
             }
             pool.barrier();
             multiply(id, layer.out, mixed.data(), c.heads * K, down.data(), width, tokens);
@@ -469,19 +512,26 @@ struct Model {
 
     int post_kind() const { return c.norm == LAYER ? LAYER : RMS_WEIGHT; }
 
-    void attend(int id, float* cache, int64_t pages, int l, const Layer& layer, const int32_t* table, int position, int h,
+    // `Number` is what the cache is made of: float, or int8_t with a scale for each position.
+    template <typename Number>
+    void attend(int id, uint8_t* cache, int64_t pages, int l, const Layer& layer, const int32_t* table, int position, int h,
                 const float* q, float* out) {
+        constexpr bool coded = std::is_same_v<Number, int8_t>;
         const int K = c.size, group = h / (c.heads / c.groups);
+        const auto steps_of = [K](const uint8_t* part) { return reinterpret_cast<const float*>(part + PAGE * K); };
         const int start = std::max(0, position - layer.reach + 1), seen = position + 1 - start;
         std::vector<float>& weights = scores[id];
         const int from = start / PAGE, to = position / PAGE;  // whole pages are scored, what is not seen is left out
         if (static_cast<int>(weights.size()) < (to - from + 1) * PAGE) weights.resize((to - from + 9) * PAGE);
         const int offset = from * PAGE;
         for (int page = from; page <= to; ++page) {
-            const float* keys = slot(cache, pages, l, false, table[page], group);
+            const uint8_t* part = slot(cache, pages, l, false, table[page], group);
+            const Number* keys = reinterpret_cast<const Number*>(part);
             Lanes sums[PAGE / WIDTH] = {};
             for (int i = 0; i < K; ++i)
                 for (int k = 0; k < PAGE / WIDTH; ++k) sums[k] += q[i] * lanes(keys + i * PAGE + k * WIDTH);
+            if constexpr (coded)
+                for (int k = 0; k < PAGE / WIDTH; ++k) sums[k] *= lanes(steps_of(part) + k * WIDTH);
             std::memcpy(&weights[page * PAGE - offset], sums, sizeof sums);
         }
         float* here = &weights[start - offset];
@@ -494,6 +544,9 @@ struct Model {
 #pragma omp simd
         for (int j = 0; j < seen; ++j) here[j] = exp_of(here[j] - most);
         const float all = sum_of(here, seen);
+        if constexpr (coded)  // what a position's value counts for takes in what its codes are worth
+            for (int p = start; p <= position; ++p)
+                here[p - start] *= steps_of(slot(cache, pages, l, true, table[p / PAGE], group))[p % PAGE];
         std::fill_n(out, K, 0.f);
         constexpr int WIDE = 64;
         for (int part = 0; part < K; part += WIDE) {
@@ -501,7 +554,9 @@ struct Model {
                 Lanes sums[WIDE / WIDTH] = {};
                 for (int p = start; p <= position;) {
                     const int inside = p % PAGE, count = std::min(PAGE - inside, position + 1 - p);
-                    const float* values = slot(cache, pages, l, true, table[p / PAGE], group) + inside * K + part;
+                    const Number* values =
+                        reinterpret_cast<const Number*>(slot(cache, pages, l, true, table[p / PAGE], group)) + inside * K +
+                        part;
                     for (int j = 0; j < count; ++j, values += K) {
                         const float share = here[p - start + j];
                         for (int k = 0; k < WIDE / WIDTH; ++k) sums[k] += share * lanes(values + k * WIDTH);
@@ -512,7 +567,8 @@ struct Model {
                 continue;
             }
             for (int p = start; p <= position; ++p) {
-                const float* values = slot(cache, pages, l, true, table[p / PAGE], group) + (p % PAGE) * K;
+                const Number* values =
+                    reinterpret_cast<const Number*>(slot(cache, pages, l, true, table[p / PAGE], group)) + (p % PAGE) * K;
                 for (int i = part; i < K; ++i) out[i] += here[p - start] * values[i];
             }
         }
@@ -531,7 +587,7 @@ void* textmill_model(const Config* config, const Tables* tables, const Layer* la
 
 void textmill_free(void* model) { delete static_cast<Model*>(model); }
 
-void textmill_forward(void* model, float* cache, int64_t pages, int tokens, const int32_t* ids, const int32_t* rows,
+void textmill_forward(void* model, uint8_t* cache, int64_t pages, int tokens, const int32_t* ids, const int32_t* rows,
                       const int32_t* positions, const int32_t* previous, const int32_t* tables, int table_width,
                       int wanted, const int32_t* places, float* logits) {
     static_cast<Model*>(model)->run(cache, pages, tokens, ids, rows, positions, previous, tables, table_width, wanted,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,16 @@ import torch
 
 from textmill.base.hardware import hardware
 from textmill.generation.native.compiler import NoLibraryError, library
-from textmill.generation.native.packing import KINDS, Weights, pack
+from textmill.generation.native.packing import KINDS, CacheType, Kind, Weights, pack, pack_stored
 from textmill.models import transformer_shape as shape
+from textmill.models.gguf.stored import Stored, StoredTransformer, stored_of
 from textmill.models.transformer import Transformer
 from textmill.models.transformer_parts import rotary_frequencies
 
 PAGE = 32
 """Positions of a page of the cache."""
+MANY_PARAMETERS = 50_000_000
+"""From so many on memory decides the speed of writing, and int8 is worth its small loss."""
 NORMS = {"rms": 0, "layer": 1, "rms-weight": 2, "rms-offset": 2}
 ACTIVATIONS = {"relu2": 0, "gelu": 1, "gelu-exact": 2, "silu": 3}
 
@@ -36,6 +39,7 @@ class _Config(ctypes.Structure):
         *((name, ctypes.c_int32) for name in (
             "vocabulary", "layers", "width", "heads", "groups", "size", "hidden", "gated", "norm", "activation",
             "rotated", "qk_norm", "embedding_norm", "residual_lambdas", "bigram_buckets", "smear", "post_norm",
+            "cache_int8",
         )),
         *((name, ctypes.c_float) for name in (
             "epsilon", "attention_scale", "attention_cap", "embedding_scale", "logit_cap",
@@ -56,7 +60,7 @@ class _Layer(ctypes.Structure):
 
 class _Tables(ctypes.Structure):
     _fields_ = (
-        ("head", _Matrix),
+        ("head", _Matrix), ("table", _Matrix),
         *((name, _Floats) for name in (
             "embedding", "bigram", "position", "smear", "final", "final_bias", "frequency", "frequency_local",
         )),
@@ -80,8 +84,17 @@ def why_not(model: Any) -> str:
     return ""
 
 
+def best_weights(model: Any, wanted: str = "auto") -> Weights:
+    """How to keep a model's matrices: as asked, or by its size; those of a GGUF file as they are there."""
+    if wanted != "auto":
+        return wanted  # type: ignore[return-value]
+    if isinstance(model, StoredTransformer):
+        return "stored"
+    return "int8" if model.size >= MANY_PARAMETERS else "float32"
+
+
 class Cache:
-    """Keys and values in pages, float32.
+    """Keys and values in pages.
 
     Args:
         model: whose.
@@ -90,7 +103,7 @@ class Cache:
 
     def __init__(self, model: NativeModel, pages: int) -> None:
         self.pages = pages
-        self.values = np.zeros(model.page_floats * pages, np.float32)
+        self.values = np.zeros(model.page_bytes * pages, np.uint8)
         self._parts = model.page_parts
 
     @property
@@ -112,8 +125,9 @@ class NativeModel:
 
     Args:
         model: the Transformer; its small tables are used in place, so it has to stay as it is.
-        weights: how the matrices are kept.
+        weights: how the matrices are kept; "stored" for those of a GGUF file as they are there.
         threads: that work on one call.
+        cache: how keys and values are kept; int8 has a scale for each position and head.
         plain: leave out instructions of this machine's processor alone.
 
     Raises:
@@ -123,7 +137,13 @@ class NativeModel:
     page = PAGE
 
     def __init__(
-        self, model: Transformer, weights: Weights = "float32", threads: int | None = None, *, plain: bool = False
+        self,
+        model: Transformer,
+        weights: Weights = "float32",
+        threads: int | None = None,
+        *,
+        cache: CacheType = "float32",
+        plain: bool = False,
     ) -> None:
         reason = why_not(model)
         if reason:
@@ -133,18 +153,25 @@ class NativeModel:
         self.slides = config.position == "rotary"
         self._library = library(plain)
         self._keep: list[Any] = [model]
+        # What a file's matrices become that the kernels cannot read as they are.
+        self._kind: Kind = "int8" if model.size >= MANY_PARAMETERS else "float32"
+        self.kinds: dict[Kind, int] = {}
+        self._rounded: set[str] = set()
         layers = (_Layer * config.layers)(*(self._layer(model, place) for place in range(config.layers)))
         tables = self._tables(model)
         groups, size = shape.kv_heads(config), shape.head_size(config)
         self.page_parts = 2 * config.layers
-        self.page_floats = self.page_parts * groups * PAGE * size
+        self.cache_type = cache
+        # int8: a byte a value, and a float for each position.
+        self.page_bytes = self.page_parts * groups * PAGE * (size + 4 if cache == "int8" else 4 * size)
         told = _Config(
             config.vocabulary, config.layers, config.width, config.heads, groups, size, shape.hidden_size(config),
             int(config.gated), NORMS[config.norm], ACTIVATIONS[config.activation],
             shape.rotary_size(config) if config.position == "rotary" else 0, int(config.qk_norm),
             int(config.embedding_norm), int(config.residual_lambdas), config.bigram_buckets, int(config.smear),
-            int(config.post_norm), shape.norm_epsilon(config), config.attention_scale or size**-0.5,
-            config.attention_softcap, config.width**0.5 if config.embedding_scale else 1.0, config.logit_softcap,
+            int(config.post_norm), int(cache == "int8"), shape.norm_epsilon(config),
+            config.attention_scale or size**-0.5, config.attention_softcap,
+            config.width**0.5 if config.embedding_scale else 1.0, config.logit_softcap,
         )  # fmt: skip
         self._library.textmill_model.restype = ctypes.c_void_p
         self._library.textmill_model.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int]
@@ -162,6 +189,15 @@ class NativeModel:
         if getattr(self, "_handle", None):
             self._library.textmill_free(self._handle)
             self._handle = None
+
+    @property
+    def about(self) -> str:
+        """What the matrices are made of, for people."""
+        if self.weights != "stored":
+            return f"{self.weights} weights"
+        kinds = sorted(self.kinds, key=lambda kind: -self.kinds[kind])
+        rounded = f"; {' and '.join(sorted(self._rounded))} as {self._kind}" if self._rounded else ""
+        return f"weights as the file has them ({' and '.join(kinds)}{rounded})"
 
     @property
     def bytes(self) -> int:
@@ -218,19 +254,32 @@ class NativeModel:
         self._keep.append(kept)
         return int(kept.data_ptr())
 
-    def _matrix(self, parts: list[torch.nn.Linear]) -> _Matrix:
-        values = torch.cat([part.weight.detach().float() for part in parts]).numpy()
-        bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts])
-        return self._packed(values, self._floats(bias))
+    def _matrix(self, parts: list[Any]) -> _Matrix:
+        bias = None if parts[0].bias is None else self._floats(torch.cat([part.bias for part in parts]))
+        return self._kept_or_packed([stored_of(part) for part in parts], lambda: [part.weight for part in parts], bias)
 
-    def _packed(self, values: np.ndarray, bias: int | None) -> _Matrix:
-        packed = np.ascontiguousarray(pack(values, self.weights))
+    def _kept_or_packed(
+        self, stored: list[Stored | None], weights: Callable[[], list[torch.Tensor]], bias: int | None
+    ) -> _Matrix:
+        """A matrix of parts one below the other: as a file has them, or else packed anew."""
+        kind: Kind = self._kind if self.weights == "stored" else self.weights
+        if self.weights == "stored" and all(stored) and len({one.type for one in stored if one}) == 1:
+            found = pack_stored(stored[0].type, np.concatenate([one.data for one in stored if one]))  # type: ignore[union-attr]
+            if found is not None:
+                rows, columns = sum(one.shape[0] for one in stored if one), stored[0].shape[1]  # type: ignore[union-attr]
+                return self._placed(found[0], found[1], rows, columns, bias)
+        self._rounded.update(one.type for one in stored if one and self.weights == "stored")
+        values = torch.cat([part.detach().float() for part in weights()]).numpy()
+        return self._placed(kind, pack(values, kind), len(values), values.shape[1], bias)
+
+    def _placed(self, kind: Kind, packed: np.ndarray, rows: int, columns: int, bias: int | None) -> _Matrix:
+        """The matrix in memory that stays where it is, on a boundary of 64 bytes."""
         aligned = np.empty(packed.nbytes + 64, np.uint8)
         start = -aligned.ctypes.data % 64
         aligned[start : start + packed.nbytes] = packed.reshape(-1)
         self._keep.append(aligned)
-        rows, columns = values.shape
-        return _Matrix(KINDS[self.weights], rows, columns, packed.shape[1], aligned.ctypes.data + start, bias)
+        self.kinds[kind] = self.kinds.get(kind, 0) + 1
+        return _Matrix(KINDS[kind], rows, columns, packed.shape[1], aligned.ctypes.data + start, bias)
 
     def _norm(self, norm: Any) -> tuple[int | None, int | None]:
         if norm is None:
@@ -264,10 +313,13 @@ class NativeModel:
             frequencies[0] = self._floats(rotary_frequencies(config, False, model.device))
             if config.window and config.rotary_base_local:
                 frequencies[1] = self._floats(rotary_frequencies(config, True, model.device))
+        own = stored_of(model.embedding)
+        coded = own is not None and self.weights == "stored" and not tied
         return _Tables(
-            self._packed(model.head_weight.detach().float().numpy(), None),
+            self._kept_or_packed([own if tied else stored_of(model.head)], lambda: [model.head_weight], None),
+            self._kept_or_packed([own], lambda: [model.embedding.weight], None) if coded else _Matrix(),
             # A tied table is read from the packed head, so that it is in memory once.
-            self._floats(None if tied and self.weights != "float32" else model.embedding.weight),
+            self._floats(None if coded or (tied and self.weights != "float32") else model.embedding.weight),
             self._floats(model.bigram.weight if config.bigram_buckets else None),
             self._floats(model.position.weight if config.position == "learned" else None),
             self._floats(torch.tanh(model.smear_gate) if config.smear else None),

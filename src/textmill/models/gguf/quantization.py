@@ -105,7 +105,7 @@ def _q3_k(b: Blocks) -> np.ndarray:
     return (scale[..., None] * q.reshape(len(b), 16, 16)).reshape(len(b), 256)
 
 
-def _six_bit_pairs(s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def six_bit_pairs(s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Eight scales and eight minima of 6 bits in 12 bytes, uint8 [n, 8] each."""
     scale = np.concatenate((s[:, :4] & 63, (s[:, 8:] & 15) | (s[:, :4] >> 6) << 4), axis=1)
     least = np.concatenate((s[:, 4:8] & 63, (s[:, 8:] >> 4) | (s[:, 4:8] >> 6) << 4), axis=1)
@@ -114,7 +114,7 @@ def _six_bit_pairs(s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _with_minima(b: Blocks, q: np.ndarray) -> np.ndarray:
     """Eight groups of 32 values, each with its scale and its minimum."""
-    scales, minima = _six_bit_pairs(b["s"])
+    scales, minima = six_bit_pairs(b["s"])
     scale = (_column(b["d"]) * scales.astype(np.float32))[..., None]
     least = (_column(b["m"]) * minima.astype(np.float32))[..., None]
     return (scale * q.reshape(len(b), 8, 32).astype(np.float32) - least).reshape(len(b), 256)

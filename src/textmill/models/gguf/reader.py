@@ -61,7 +61,8 @@ class GgufFile:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         try:
-            self.data: np.ndarray = np.memmap(self.path, dtype=np.uint8, mode="r")
+            # "c": nothing is ever written, but torch takes no memory that could not be.
+            self.data: np.ndarray = np.memmap(self.path, dtype=np.uint8, mode="c")
         except FileNotFoundError as error:
             raise UsageError(f"{path} does not exist.", fix="Give a .gguf file.") from error
         except (ValueError, IsADirectoryError) as error:  # an empty file cannot be mapped
