@@ -52,6 +52,8 @@ def evaluate(
 
         textmill evaluate runs/mine --json
 
+        textmill evaluate runs/mine --weights int8 --weights int4     # what rounding the weights costs
+
     Parameters
     ----------
     run

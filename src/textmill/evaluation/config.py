@@ -23,6 +23,10 @@ class EvaluationConfig:
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Arithmetic of the model's matrix products; auto is bf16 where this machine multiplies it fast (the figure
     moves by about a thousandth)."""
+    weights: tuple[Literal["float32", "int8", "int4"], ...] = ()
+    """Measure a Transformer with weights so rounded too, as `generate` and `serve` can have them: what they cost."""
+    cache: Literal["float32", "int8"] = "float32"
+    """How keys and values are kept in those measurements."""
     max_tokens: int = 2_000_000
     """Score at most so many tokens: whole documents, drawn by the seed. All rows measure the same ones."""
     resamples: int = 1000
@@ -45,6 +49,12 @@ class EvaluationConfig:
             )
         if not 2 <= self.ngram_order <= 6:
             raise UsageError(f"An n-gram order of {self.ngram_order} is not possible.", fix="Choose from 2 to 6.")
+        if self.cache != "float32" and not self.weights:
+            raise UsageError(
+                "--cache would have no effect.",
+                "It belongs to the measurements that --weights asks for.",
+                "Add --weights float32 to measure the cache alone.",
+            )
         for name in ("max_tokens", "resamples", "ngram_max_tokens"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}.")

@@ -173,9 +173,34 @@ def _measure(
         stride=stride,
         device=device,
     )
+    _add_quantized(measurement, model, size, stride)
     add_ngram(measurement, train)
     add_compressors(measurement, train)
     return measurement
+
+
+def _add_quantized(measurement: Measurement, model: Any, size: int, stride: int | None) -> None:
+    """The same model as `generate` and `serve` run it with rounded weights."""
+    config = measurement.config
+    if not config.weights:
+        return
+    from textmill.evaluation.quantized import Quantized
+
+    exact = next(row["bits_per_byte"] for row in measurement.rows if row["name"] == "textmill")
+    for weights in dict.fromkeys(config.weights):
+        kept = f"{weights} weights" + (f", {config.cache} cache" if config.cache != "float32" else "")
+        measurement.add_model(
+            Quantized(model, weights, config.cache),
+            name=f"textmill-{weights}" + (f"-{config.cache}-cache" if config.cache != "float32" else ""),
+            label=f"Textmill, {kept}",
+            kind="model",
+            parameters=size,
+            facts={"family": model.family, "precision": weights, "cache": config.cache},
+            stride=stride,
+        )
+        cost = measurement.rows[-1]["bits_per_byte"] - exact
+        precise = precision_of(model)
+        measurement.notes.append(f"{kept}: {cost:+.4f} bits per byte against the model as it is ({precise}).")
 
 
 def precision_of(model: Any) -> str:
