@@ -65,7 +65,7 @@ def test_kill_and_resume_is_bit_identical(tokenized, tmp_path, compile):
 
     if compile and not (shutil.which("g++") or shutil.which("clang++")):
         pytest.skip("no C++ compiler")
-    more = ("--steps", "400", "--compile" if compile else "--no-compile", *OFTEN)
+    more = ("--steps", "240", "--compile" if compile else "--no-compile", *OFTEN)
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     for place in (straight, killed):
         shutil.copytree(tokenized, place)
