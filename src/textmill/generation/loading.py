@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from textmill.base.errors import Failure, UsageError
@@ -71,16 +71,22 @@ def is_chat(folder: Path) -> bool:
     return False
 
 
-def open_model(path: Path | str, device: str | None = None) -> OpenModel:
+def open_model(path: Path | str, device: str | None = None, lora: Path | str | None = None) -> OpenModel:
     """Load the model and tokenizer of a run, a model folder or a GGUF file, for writing text.
 
     Args:
         path: the run, the model folder, or the .gguf file, whose matrices then stay in the blocks that it has them in.
         device: "cpu", "cuda"…; None chooses.
+        lora: folder of an adapter to write with.
 
     Raises:
-        UsageError: there is no model, or it is of a family that cannot write.
+        UsageError: there is no model, it is of a family that cannot write, or the adapter does not fit it.
     """
+    if lora is not None:
+        from textmill.models.lora import apply_lora
+
+        opened = open_model(path, device)
+        return replace(opened, model=apply_lora(opened.model, lora).model)
     from textmill.models.load import load_model
 
     if is_gguf(Path(path)):

@@ -31,8 +31,10 @@ from textmill.serving.parameters import (
     CompletionRequest,
     DetokenizeRequest,
     EmbeddingRequest,
+    LoadAdapterRequest,
     LoadRequest,
     TokenizeRequest,
+    UnloadAdapterRequest,
     UnloadRequest,
     known_parameters,
 )
@@ -49,10 +51,11 @@ class Service:
         library: the models.
         keys: the store of keys.
         config: the server's settings.
+        replica: whether others serve the same models beside this one.
     """
 
-    def __init__(self, library: Library, keys: KeyStore, config: ServeConfig) -> None:
-        self.library, self.keys, self.config = library, keys, config
+    def __init__(self, library: Library, keys: KeyStore, config: ServeConfig, replica: bool = False) -> None:
+        self.library, self.keys, self.config, self.replica = library, keys, config, replica
         self.audit = Audit(config.audit, config.log_prompts)
         self.ready = True
         self._checked, self._needed = -1.0, True
@@ -97,7 +100,7 @@ class Service:
         Raises:
             ApiError: over its limit (429).
         """
-        wait = self.keys.take(key)
+        wait = await asyncio.to_thread(self.keys.take, key)
         if wait > 0:
             raise ApiError(
                 429,
@@ -126,18 +129,19 @@ class Service:
         )  # fmt: skip
 
 
-def make_app(library: Library, keys: KeyStore, config: ServeConfig) -> Any:
+def make_app(library: Library, keys: KeyStore, config: ServeConfig, replica: bool = False) -> Any:
     """The application, its guard around it.
 
     Args:
         library: the models that it serves.
         keys: who may use it.
         config: limits and addresses.
+        replica: whether others serve the same models beside this one.
 
     Returns:
         an ASGI application; `.service` is what its routes share.
     """
-    service = Service(library, keys, config)
+    service = Service(library, keys, config, replica)
     app = FastAPI(title="Textmill", version=__version__, docs_url=None, redoc_url=None)
     _handlers(app)
     _health(app, service)
@@ -241,6 +245,12 @@ def _card(served: Served) -> dict[str, Any]:
         "embeds": served.encoder is not None, "answers": bool(served.opened and served.opened.chat),
         "expect": served.expect, "run": served.run is not None,
     }  # fmt: skip
+    if served.adapter is not None:
+        # What it costs: the matrices of its own in float32; the compiled pass packs them once more. And a cache.
+        card |= {
+            "root": str(served.path), "parent": served.base, "rank": served.adapter.rank,
+            "matrices": served.adapter.matrices, "matrices_bytes": served.adapter.bytes,
+        }  # fmt: skip
     return card
 
 
@@ -260,6 +270,13 @@ def _models(app: FastAPI, service: Service) -> None:
     def administrator(key: Key) -> None:
         if not key.admin:
             raise ApiError(403, "This key is no administrator's.", code="not_admin")
+        if service.replica:  # one of several would change, and the others answer for it
+            raise ApiError(
+                501,
+                "Replicas serve the models that they began with: start the server anew with others, or without "
+                "--engine ray.",
+                code="replicas",
+            )
 
     @app.post("/v1/load_model")
     async def load(asked: LoadRequest, key: Annotated[Key, Depends(service.caller)]) -> dict[str, Any]:
@@ -274,11 +291,32 @@ def _models(app: FastAPI, service: Service) -> None:
         await library.unload(asked.name, service.config.drain_seconds)
         return {"id": asked.name, "object": "model", "deleted": True}
 
-    for path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter"):
+    # Texts and codes as vLLM has them, whose clients look for them.
+    @app.post("/v1/load_lora_adapter", response_class=PlainTextResponse)
+    async def load_adapter(
+        asked: LoadAdapterRequest, key: Annotated[Key, Depends(service.caller)]
+    ) -> PlainTextResponse:
+        """Serve a model as a LoRA adapter, a folder on the server, makes it."""
+        administrator(key)
+        if not asked.lora_name or not asked.lora_path:
+            raise ApiError(400, "Both 'lora_name' and 'lora_path' must be provided.", code="missing_parameter")
+        await asyncio.to_thread(library.load_adapter, asked.lora_name, asked.lora_path, asked.base_model_name)
+        return PlainTextResponse(f"Success: LoRA adapter '{asked.lora_name}' added successfully.")
 
-        @app.post(path, include_in_schema=False)
-        async def adapters(key: Annotated[Key, Depends(service.caller)]) -> JSONResponse:
-            raise ApiError(501, "Textmill has no LoRA adapters.", code="unsupported")
+    @app.post("/v1/unload_lora_adapter", response_class=PlainTextResponse)
+    async def unload_adapter(
+        asked: UnloadAdapterRequest, key: Annotated[Key, Depends(service.caller)]
+    ) -> PlainTextResponse:
+        """Stop serving an adapter, after it has finished what it is writing."""
+        administrator(key)
+        if not asked.lora_name:
+            raise ApiError(400, "'lora_name' needs to be provided to unload a LoRA adapter.", "lora_name")
+        if asked.lora_name not in {one.name for one in library.all() if one.base}:
+            raise ApiError(
+                404, f"The lora adapter '{asked.lora_name[:100]}' cannot be found.", "lora_name", "model_not_found"
+            )
+        await library.unload(asked.lora_name, service.config.drain_seconds)
+        return PlainTextResponse(f"Success: LoRA adapter '{asked.lora_name}' removed successfully.")
 
 
 def _texts(app: FastAPI, service: Service) -> None:

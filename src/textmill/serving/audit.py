@@ -28,7 +28,8 @@ class Audit:
             return
         try:
             Path(path).expanduser().parent.mkdir(parents=True, exist_ok=True)
-            self._file = Path(path).expanduser().open("a", encoding="utf-8", errors="replace")
+            # Unbuffered: a line is one write, so lines of several replicas do not mix.
+            self._file = Path(path).expanduser().open("ab", buffering=0)
         except OSError as error:
             raise UsageError(
                 f"{path} cannot be written.", str(error.strerror), "Choose another --audit FILE."
@@ -42,9 +43,9 @@ class Audit:
             facts.pop("prompt", None)
             facts.pop("answers", None)
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        line = json.dumps({"time": now, **facts}, ensure_ascii=False) + "\n"
         with self._lock:
-            self._file.write(json.dumps({"time": now, **facts}, ensure_ascii=False) + "\n")
-            self._file.flush()
+            self._file.write(line.encode("utf-8", "replace"))
 
     def close(self) -> None:
         """No more lines."""

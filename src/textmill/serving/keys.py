@@ -13,7 +13,6 @@ import re
 import secrets
 import threading
 import time
-from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +99,13 @@ class KeyStore:
                 sql.Column("prompt_tokens", sql.BigInteger, nullable=False),
                 sql.Column("completion_tokens", sql.BigInteger, nullable=False),
             )
+            self._requests = sql.Table(
+                "textmill_requests",
+                meta,
+                sql.Column("id", sql.Integer, primary_key=True),
+                sql.Column("key_id", sql.Integer, nullable=False, index=True),
+                sql.Column("made", sql.Float, nullable=False),
+            )
             meta.create_all(self._engine)
         except ModuleNotFoundError as error:
             raise UsageError(
@@ -112,7 +118,6 @@ class KeyStore:
                 "The store of keys cannot be opened.", str(error.__cause__ or error), "Check --keys."
             ) from None
         self._known: dict[str, tuple[float, Key | None]] = {}
-        self._recent: dict[int, deque[float]] = {}
         self._lock = threading.Lock()
 
     def create(
@@ -214,17 +219,23 @@ class KeyStore:
         return found
 
     def take(self, key: Key) -> float:
-        """Count a request against its key's rate. Seconds to wait before it may be made; 0 when it may be now."""
+        """Count a request against its key's rate. Seconds to wait before it may be made; 0 when it may be now.
+
+        Counted in the store: replicas, and servers side by side, keep one limit together.
+        """
         if key.requests_per_minute is None:
             return 0.0
-        now = time.monotonic()
-        with self._lock:
-            recent = self._recent.setdefault(key.id, deque())
-            while recent and recent[0] <= now - 60:
-                recent.popleft()
-            if len(recent) >= key.requests_per_minute:
-                return recent[0] + 60 - now
-            recent.append(now)
+        sql, made, now = self._sql, self._requests, time.time()
+        with self._engine.begin() as connection:
+            # Changing the key's row, if only to what it is, keeps others who count for this key waiting.
+            mine = self._keys.c.id == key.id
+            connection.execute(self._keys.update().where(mine).values(name=self._keys.c.name))
+            connection.execute(made.delete().where(made.c.key_id == key.id, made.c.made <= now - 60))
+            look = sql.select(sql.func.count(), sql.func.min(made.c.made)).where(made.c.key_id == key.id)
+            count, first = connection.execute(look).one()
+            if count >= key.requests_per_minute:
+                return max(0.001, first + 60 - now)
+            connection.execute(made.insert().values(key_id=key.id, made=now))
         return 0.0
 
     def tokens_left(self, key: Key) -> int | None:

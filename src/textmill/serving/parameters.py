@@ -194,6 +194,23 @@ class UnloadRequest(BaseModel):
     name: str
 
 
+class LoadAdapterRequest(BaseModel):
+    """POST /v1/load_lora_adapter."""
+
+    model_config = STRICT
+    lora_name: str = ""
+    lora_path: str = ""
+    base_model_name: str = ""
+
+
+class UnloadAdapterRequest(BaseModel):
+    """POST /v1/unload_lora_adapter."""
+
+    model_config = STRICT
+    lora_name: str = ""
+    lora_int_id: int | None = None
+
+
 def known_parameters(kind: type[BaseModel]) -> list[str]:
     """The names that a body may have."""
     return [field.alias or name for name, field in kind.model_fields.items()]

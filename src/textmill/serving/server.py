@@ -24,6 +24,47 @@ def check_address(config: ServeConfig, no_keys: bool) -> None:
         )
 
 
+def need_packages() -> None:
+    """Refuse to go on without what a server is made of.
+
+    Raises:
+        UsageError: with the command that brings it.
+    """
+    try:
+        import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            "Serving needs further packages.", f"{error.name} is not installed here.",
+            'Type: pip install "textmill[serve]"',
+        ) from None  # fmt: skip
+
+
+def url_of(host: str, port: int) -> str:
+    """The address to type."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def adapter_of(text: str, models: Sequence[str]) -> tuple[str, Path, str]:
+    """Name, folder and model ("" if none is named) of an adapter from NAME=PATH or NAME=PATH@MODEL.
+
+    Args:
+        text: what was typed.
+        models: names of the models that are served.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    name, _, path = text.partition("=")
+    if not name or not path:
+        raise UsageError(f"--lora {text} is no adapter.", fix="Give a name and a folder: --lora mine=adapters/mine")
+    before, _, model = path.rpartition("@")
+    if before and (model in models or not Path(path).exists()):  # a folder's own name may hold an @
+        return name, Path(before), model
+    return name, Path(path), ""
+
+
 def bind(config: ServeConfig) -> socket.socket:
     """The socket to listen at.
 
@@ -32,7 +73,8 @@ def bind(config: ServeConfig) -> socket.socket:
     """
     try:
         family = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0][0]
-        found = socket.socket(family, socket.SOCK_STREAM)
+        # asyncio sends at once (TCP_NODELAY) only where the protocol is named; else answers wait 40 ms for an echo.
+        found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind((config.host, config.port))
     except OSError as error:
@@ -50,6 +92,7 @@ def serve(
     engine: object,
     device: str | None = None,
     started: Callable[[str, list[str]], None] = lambda _url, _names: None,
+    adapters: Sequence[str] = (),
 ) -> None:
     """Serve models until told to end (Ctrl-C, SIGTERM); streams under way may finish then.
 
@@ -59,19 +102,14 @@ def serve(
         engine: an `EngineConfig`.
         device: where to compute.
         started: called with the address and the names once the server listens.
+        adapters: LoRA adapters, each NAME=PATH or NAME=PATH@MODEL.
 
     Raises:
         UsageError: a package is missing, no key guards an open address, a model cannot be served.
     """
-    try:
-        import fastapi  # noqa: F401
-        import prometheus_client  # noqa: F401
-        import uvicorn
-    except ImportError as error:
-        raise UsageError(
-            "Serving needs further packages.", f"{error.name} is not installed here.",
-            'Type: pip install "textmill[serve]"',
-        ) from None  # fmt: skip
+    need_packages()
+    import uvicorn
+
     from textmill.serving.app import make_app
     from textmill.serving.keys import KeyStore
     from textmill.serving.library import Library
@@ -84,9 +122,10 @@ def serve(
     try:
         for path, name in models:
             library.load(path, name, device)
+        for one in adapters:
+            library.load_adapter(*adapter_of(one, [served.name for served in library.all()]))
         app = make_app(library, keys, config)
-        host, port = listening.getsockname()[:2]
-        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        url = url_of(*listening.getsockname()[:2])
 
         class Server(uvicorn.Server):
             """Says when it listens; at the end refuses new work while what is under way goes on."""
@@ -100,9 +139,10 @@ def serve(
                 app.service.ready = False
                 await super().shutdown(sockets)
 
+        # The loop and the parser that are always there: another extra brings others, which uvicorn would take unasked.
         settings = uvicorn.Config(
             app, log_level="warning", access_log=False, server_header=False, date_header=False, lifespan="off",
-            timeout_graceful_shutdown=max(1, int(config.drain_seconds)), backlog=2048,
+            timeout_graceful_shutdown=max(1, int(config.drain_seconds)), backlog=2048, loop="asyncio", http="h11",
         )  # fmt: skip
         server = Server(settings)
         try:

@@ -36,6 +36,8 @@ class EngineConfig:
     itself does not: --engine.draft runs/counts. The text stays the same."""
     compiled: bool = True
     """Run Transformers by a compiled pass, if there is a C++ compiler."""
+    threads: int = 0
+    """Threads that compute; 0: one for each core, of which replicas get a share each."""
     prefix_sharing: bool = True
     """Take up the beginnings of prompts read before (each key's own alone)."""
     buffer_events: int = 1024
@@ -43,7 +45,8 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         least_of = {"max_running": 1, "prefill_tokens": 1, "buffer_events": 1}
-        for name in ("max_running", "max_waiting", "prefill_tokens", "cache_bytes", "draft_tokens", "buffer_events"):
+        for name in ("max_running", "max_waiting", "prefill_tokens", "cache_bytes", "draft_tokens", "threads",
+                     "buffer_events"):  # fmt: skip
             least = least_of.get(name, 0)
             if getattr(self, name) < least:
                 raise UsageError(f"{name} is {getattr(self, name)}.", f"It has to be at least {least}.")

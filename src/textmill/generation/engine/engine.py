@@ -57,6 +57,7 @@ class Engine:
         config: how many requests, how much memory.
         observe: told of durations, for metrics.
         draft: a quicker model over the same tokens that guesses ahead, used by nobody else.
+        base: the engine of a model that this one shares layers with, whose packed matrices it then uses too.
     """
 
     def __init__(
@@ -66,13 +67,14 @@ class Engine:
         config: EngineConfig | None = None,
         observe: Observer | None = None,
         draft: LanguageModel | None = None,
+        base: Engine | None = None,
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.config = config or EngineConfig()
         self._observe = observe or (lambda _name, _seconds: None)
         if isinstance(model, torch.nn.Module):
             model.eval()
-        self._runner = make_runner(model, self.config)
+        self._runner: Runner = make_runner(model, self.config, None if base is None else base._runner)
         self._draft_runner: Runner | None = None
         if draft is not None:
             self._draft_runner = _draft_runner(draft, model, self._runner, self.config)
@@ -137,6 +139,11 @@ class Engine:
                 cache_bytes=self._runner.cache_bytes,
                 finished=self._stats.finished.copy(),
             )
+
+    @property
+    def alive(self) -> bool:
+        """Whether requests are worked on."""
+        return self._thread.is_alive()
 
     def close(self, *, drain: bool = True, timeout: float | None = None) -> None:
         """End the engine.
@@ -496,10 +503,17 @@ def _draft_runner(draft: LanguageModel, model: LanguageModel, runner: Runner, co
     return make_runner(draft, replace(config, weights="auto"))
 
 
-def make_runner(model: LanguageModel, config: EngineConfig) -> Runner:
-    """The faster way to read this model."""
+def make_runner(model: LanguageModel, config: EngineConfig, base: Runner | None = None) -> Runner:
+    """The faster way to read this model, with what is packed already for `base`."""
     if config.compiled and not why_not(model):
-        native = NativeModel(model, best_weights(model, config.weights), cache=config.cache)  # type: ignore[arg-type]
+        weights = best_weights(model, config.weights)
+        native = NativeModel(
+            model,  # type: ignore[arg-type]
+            weights,
+            threads=config.threads or None,
+            cache=config.cache,
+            shares=base.native if isinstance(base, PagedRunner) else None,
+        )
         return PagedRunner(native, config.cache_bytes)
     if config.cache != "float32":
         reason = why_not(model) or "--engine.no-compiled was given"

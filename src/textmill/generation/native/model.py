@@ -129,6 +129,7 @@ class NativeModel:
         threads: that work on one call.
         cache: how keys and values are kept; int8 has a scale for each position and head.
         plain: leave out instructions of this machine's processor alone.
+        shares: one of a model with some of the same layers, kept the same way: their packed matrices are used.
 
     Raises:
         ValueError: the model has parts that this pass does not know (`why_not` tells beforehand).
@@ -144,6 +145,7 @@ class NativeModel:
         *,
         cache: CacheType = "float32",
         plain: bool = False,
+        shares: NativeModel | None = None,
     ) -> None:
         reason = why_not(model)
         if reason:
@@ -152,7 +154,10 @@ class NativeModel:
         self.vocabulary, self.context, self.weights = model.vocabulary, model.context, weights
         self.slides = config.position == "rotary"
         self._library = library(plain)
-        self._keep: list[Any] = [model]
+        self._keep: list[Any] = [model, shares]
+        self._packed: dict[tuple[int, ...], _Matrix] = {}
+        same = shares is not None and (shares.weights, shares._library) == (weights, self._library)
+        self._shared = shares._packed if shares is not None and same else {}
         # What a file's matrices become that the kernels cannot read as they are.
         self._kind: Kind = "int8" if model.size >= MANY_PARAMETERS else "float32"
         self.kinds: dict[Kind, int] = {}
@@ -255,8 +260,17 @@ class NativeModel:
         return int(kept.data_ptr())
 
     def _matrix(self, parts: list[Any]) -> _Matrix:
-        bias = None if parts[0].bias is None else self._floats(torch.cat([part.bias for part in parts]))
-        return self._kept_or_packed([stored_of(part) for part in parts], lambda: [part.weight for part in parts], bias)
+        stored = [stored_of(part) for part in parts]
+        # What is at one address, while those who look at it live, is one tensor.
+        places = [id(one) if one else part.weight.data_ptr() for one, part in zip(stored, parts, strict=True)]
+        biases = [0 if part.bias is None else part.bias.data_ptr() for part in parts]
+        key = (*places, *biases)
+        if key not in self._shared:
+            bias = None if parts[0].bias is None else self._floats(torch.cat([part.bias for part in parts]))
+            self._packed[key] = self._kept_or_packed(stored, lambda: [part.weight for part in parts], bias)
+        else:
+            self._packed[key] = self._shared[key]
+        return self._packed[key]
 
     def _kept_or_packed(
         self, stored: list[Stored | None], weights: Callable[[], list[torch.Tensor]], bias: int | None
@@ -305,6 +319,13 @@ class NativeModel:
             int(block.local),
         )  # fmt: skip
 
+    def _head(self, model: Transformer) -> _Matrix:
+        stored = stored_of(model.embedding if model.config.tied_head else model.head)
+        key = (id(stored) if stored else model.head_weight.data_ptr(),)
+        found = self._shared.get(key) or self._kept_or_packed([stored], lambda: [model.head_weight], None)
+        self._packed[key] = found
+        return found
+
     def _tables(self, model: Transformer) -> _Tables:
         config = model.config
         tied = config.tied_head
@@ -316,7 +337,7 @@ class NativeModel:
         own = stored_of(model.embedding)
         coded = own is not None and self.weights == "stored" and not tied
         return _Tables(
-            self._kept_or_packed([own if tied else stored_of(model.head)], lambda: [model.head_weight], None),
+            self._head(model),
             self._kept_or_packed([own], lambda: [model.embedding.weight], None) if coded else _Matrix(),
             # A tied table is read from the packed head, so that it is in memory once.
             self._floats(None if coded or (tied and self.weights != "float32") else model.embedding.weight),
