@@ -17,7 +17,7 @@ from textmill.base.errors import Failure, Interrupted, UsageError
 from textmill.generation.config import SamplingConfig
 from textmill.generation.engine import Busy, Engine, EngineConfig
 from textmill.generation.engine.alone import Writer
-from textmill.generation.engine.states import PIECE, PrefixCache, state_bytes
+from textmill.generation.engine.states import ENTRY_BYTES, PIECE, PrefixCache, state_bytes
 from textmill.generation.loading import OpenModel
 from textmill.generation.native import why_not
 from textmill.generation.sampling import generate
@@ -281,14 +281,15 @@ def test_another_salt_finds_nothing(ngram: NGram, tokenizer: Tokenizer, document
 
 
 def test_the_cache_stays_within_its_memory_and_forgets_the_oldest() -> None:
-    cache = PrefixCache(3000)
+    three = 3 * (1000 + ENTRY_BYTES)
+    cache = PrefixCache(three)
     keys = [PrefixCache.keys(range(start, start + PIECE + 1), "")[0] for start in range(5)]
     for key in keys:
         cache.add(key, {"hidden": torch.zeros(250)})
-    assert cache.bytes == 3000
+    assert cache.bytes == three
     assert [cache.find([key])[0] for key in keys] == [0, 0, PIECE, PIECE, PIECE]
     cache.add(b"huge", torch.zeros(10_000))
-    assert cache.bytes <= 3000
+    assert cache.bytes <= three
     assert state_bytes({"a": [torch.zeros(2), torch.zeros(3)]}) == 20
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import http.client as http_client
 import json
 import math
 import struct
@@ -225,6 +226,22 @@ def test_what_is_wrong_is_said(http: httpx.Client, body: Any, status: int, told:
     assert set(error) == {"message", "type", "param", "code"}
     if param is not None:
         assert error["param"] == param
+
+
+def test_a_refusal_neither_ends_the_connection_nor_alarms(server: Server) -> None:
+    connection = http_client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    before = len(server.log.read_text())
+    connection.connect()
+    place = connection.sock.getsockname()
+    for _ in range(3):  # the engine refuses these, and the routes the others
+        for asked in ({"stop_token_ids": [10**9]}, {"prompt": []}, {"temperature": -1}):
+            body = json.dumps({"model": "small", "prompt": "a", **asked})
+            connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            assert (answer.status, bool(answer.read())) == (400, True)
+            assert connection.sock is not None
+            assert connection.sock.getsockname() == place
+    assert "Traceback" not in server.log.read_text()[before:]
 
 
 @pytest.mark.parametrize(

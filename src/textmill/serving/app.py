@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from textmill import __version__
-from textmill.base.errors import nearest
+from textmill.base.errors import TextmillError, nearest
 from textmill.serving.audit import Audit
 from textmill.serving.config import LOOPBACK, ServeConfig
 from textmill.serving.errors import ApiError, from_exception
@@ -185,12 +185,15 @@ def _handlers(app: FastAPI) -> None:
         }
         return _reply(ApiError(error.status_code, told.get(error.status_code, str(error.detail)), headers=dict(error.headers or {})))  # fmt: skip  # noqa: E501
 
+    # Of its own: what only the handler of all exceptions answers is raised on all the same, and ends the connection.
+    @app.exception_handler(TextmillError)
+    async def refused(_: Request, error: TextmillError) -> JSONResponse:
+        return _reply(from_exception(error))
+
     @app.exception_handler(Exception)
     async def other(_: Request, error: Exception) -> JSONResponse:
-        told = from_exception(error)
-        if told.code == "internal_error":
-            LOG.error("a request failed", exc_info=error)
-        return _reply(told)
+        LOG.error("a request failed", exc_info=error)
+        return _reply(from_exception(error))
 
 
 def _explain(request: Request, error: RequestValidationError) -> ApiError:
@@ -291,7 +294,7 @@ def _models(app: FastAPI, service: Service) -> None:
         await library.unload(asked.name, service.config.drain_seconds)
         return {"id": asked.name, "object": "model", "deleted": True}
 
-    # Texts and codes as vLLM has them, whose clients look for them.
+    # The routes, fields and first texts are vLLM's, whose clients look for them.
     @app.post("/v1/load_lora_adapter", response_class=PlainTextResponse)
     async def load_adapter(
         asked: LoadAdapterRequest, key: Annotated[Key, Depends(service.caller)]

@@ -21,7 +21,8 @@ class EngineConfig:
     written to."""
     cache_bytes: int = 512 << 20
     """Memory for what was read: keys and values of Transformers, states of other families. What nobody uses stays
-    there, so that a conversation is not read anew at every turn, until its room is needed."""
+    there, so that a conversation is not read anew at every turn, until its room is needed. A Transformer takes no less
+    than one whole context needs."""
     weights: Literal["auto", "float32", "int8", "int4"] = "auto"
     """How a Transformer's matrices are kept: auto is int8 from 50 million parameters on, where memory decides the
     speed, and float32 below; those of a GGUF file stay as they are there. int8 costs hardly any quality, int4 some."""

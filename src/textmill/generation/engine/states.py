@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+ENTRY_BYTES = 512
+"""What an entry takes besides its tensors: a few Python objects and its key. An n-gram's state is little else."""
 PIECE = 64
 """Prompts are read in pieces of so many tokens, counted from their beginning: reading in the same pieces gives the same
 numbers to the last bit, whoever else is being served, and a state can be taken up again where a piece ends."""
@@ -61,7 +63,7 @@ class PrefixCache:
 
     def add(self, key: bytes, state: Any) -> None:
         """Keep a copy of a state."""
-        size = state_bytes(state)
+        size = ENTRY_BYTES + state_bytes(state)
         if key in self._states or size > self.limit:
             return
         self._states[key] = (copy.deepcopy(state), size)

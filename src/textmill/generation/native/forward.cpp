@@ -16,6 +16,12 @@
 namespace {
 
 // ---- threads: a pool that spins for a moment before it sleeps ------------------------------------------------------
+//
+// On a quiet machine the others are there within microseconds, and whoever sleeps wakes up too late. On a crowded one who
+// waits has to sleep: giving the core up for a moment, again and again, gives it to other programs for a whole turn of
+// theirs, though the thread waited for may be done at once. (Two hundred times a token.)
+
+constexpr int SPINS = 4000;
 
 class Pool {
    public:
@@ -23,12 +29,9 @@ class Pool {
         for (int id = 1; id < count; ++id) threads_.emplace_back([this, id] { work(id); });
     }
     ~Pool() {
-        {
-            std::lock_guard<std::mutex> lock(mutex_);
-            stop_ = true;
-            round_.fetch_add(1);
-        }
-        changed_.notify_all();
+        stop_ = true;
+        round_.fetch_add(1);
+        wake();
         for (auto& thread : threads_) thread.join();
     }
     int count() const { return count_; }
@@ -43,46 +46,54 @@ class Pool {
         call_ = [](const void* what, int id) { (*static_cast<const Job*>(what))(id); };
         what_ = &job;
         left_.store(count_ - 1);
-        {
-            std::lock_guard<std::mutex> lock(mutex_);
-            round_.fetch_add(1);
-        }
-        changed_.notify_all();
+        round_.fetch_add(1);
+        wake();
         job(0);
-        for (int spin = 0; left_.load(std::memory_order_acquire); ++spin)
-            if (spin > 4000) std::this_thread::yield();
+        wait([this] { return left_.load() == 0; }, SPINS);
     }
 
     // All threads of one `run` meet here.
     void barrier() {
         if (count_ == 1) return;
-        const int turn = turn_.load(std::memory_order_acquire);
-        if (arrived_.fetch_add(1, std::memory_order_acq_rel) == count_ - 1) {
-            arrived_.store(0, std::memory_order_relaxed);
-            turn_.store(turn + 1, std::memory_order_release);
+        const int turn = turn_.load();
+        if (arrived_.fetch_add(1) == count_ - 1) {
+            arrived_.store(0);
+            turn_.store(turn + 1);
+            wake();
             return;
         }
-        for (int spin = 0; turn_.load(std::memory_order_acquire) == turn; ++spin) {
-            TEXTMILL_PAUSE();
-            if (spin > 4000) std::this_thread::yield();  // the others may need this core
-        }
+        wait([this, turn] { return turn_.load() != turn; }, SPINS);
     }
 
    private:
+    // Until `done`, which someone makes true and then calls `wake`. A sleeper counts itself before it looks for the last
+    // time, the other looks for sleepers after the change: one of the two sees the other.
+    template <typename Done>
+    void wait(const Done& done, int spins) {
+        for (int spin = 0; spin < spins; ++spin) {
+            if (done()) return;
+            TEXTMILL_PAUSE();
+        }
+        std::unique_lock<std::mutex> lock(mutex_);
+        sleepers_.fetch_add(1);
+        changed_.wait(lock, done);
+        sleepers_.fetch_sub(1);
+    }
+
+    void wake() {
+        if (sleepers_.load() == 0) return;
+        { std::lock_guard<std::mutex> lock(mutex_); }
+        changed_.notify_all();
+    }
+
     void work(int id) {
         int seen = 0;
         while (true) {
-            for (int spin = 0; round_.load(std::memory_order_acquire) == seen && spin < 20000; ++spin) {
-                TEXTMILL_PAUSE();
-            }
-            if (round_.load(std::memory_order_acquire) == seen) {
-                std::unique_lock<std::mutex> lock(mutex_);
-                changed_.wait(lock, [&] { return round_.load() != seen; });
-            }
-            seen = round_.load(std::memory_order_acquire);
+            wait([this, seen] { return round_.load() != seen; }, 5 * SPINS);
+            seen = round_.load();
             if (stop_) return;
             call_(what_, id);
-            left_.fetch_sub(1, std::memory_order_acq_rel);
+            if (left_.fetch_sub(1) == 1) wake();
         }
     }
 
@@ -90,8 +101,8 @@ class Pool {
     std::vector<std::thread> threads_;
     std::mutex mutex_;
     std::condition_variable changed_;
-    std::atomic<int> round_{0}, left_{0}, turn_{0}, arrived_{0};
-    bool stop_ = false;
+    std::atomic<int> round_{0}, left_{0}, turn_{0}, arrived_{0}, sleepers_{0};
+    std::atomic<bool> stop_{false};
     void (*call_)(const void*, int) = nullptr;
     const void* what_ = nullptr;
 };
