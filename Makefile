@@ -6,8 +6,8 @@
 #   make bench    bits per byte against wall clock, beside a GPT-2 trained the usual way
 #   make bench-corpus   milling, rules, duplicates, HTML, tokenizers and privacy beside their peers (about an hour)
 #   make bench-families   n-gram, HMM, recurrent families and the VAE's reversed path beside their peers (about an hour)
-#   make bench-serve   reading and writing speed beside llama.cpp and transformers, with eight clients too, the server's own
-#                      cost, greedy identity, and mixed load for MINUTES=60
+#   make bench-serve   reading and writing speed beside llama.cpp and transformers, with eight clients too, exports in
+#                      llama.cpp, the server's own cost, greedy identity, and mixed load for MINUTES=60
 #   make lock     compute requirements.lock anew from pyproject.toml
 #   make browser  install Chromium, through which the report and the server's page are looked at (Debian, Ubuntu)
 #   make clean    remove the environment and every cache; runs/ stays
@@ -141,6 +141,7 @@ bench-serve: setup $(PEERS)/.made $(PEERS)/llama-server
 	@$(PEERS)/bin/python -m pip install --quiet '$(subst ==,[server]==,$(LLAMA))' numpy
 	@$(BIN)/python -m bench.serving --peers-python $(PEERS)/bin/python --out runs/bench/serving.json
 	@$(BIN)/python -m bench.clients --peers-python $(PEERS)/bin/python --llama-server $(PEERS)/llama-server --out runs/bench/clients.json
+	@$(BIN)/python -m bench.exports --peers-python $(PEERS)/bin/python --out runs/bench/exports.json
 	@$(BIN)/python -m bench.server --out runs/bench/server.json
 	@$(BIN)/python -m bench.soak --minutes $(MINUTES) --folder runs/bench/smollm2/ours --small --out runs/bench/soak.json
 
