@@ -1,6 +1,7 @@
 """What llama.cpp makes of a GGUF file: `llama_reads.py < QUESTIONS`, JSON in and out; logits go into a .npy file.
 
-Questions: {"gguf", "threads", "texts": [str], "read": [ids], "write": [ids], "steps", "turns": messages or null, "logits"}.
+Questions: {"gguf", "threads", "texts": [str], "read": [ids], "write": [ids], "steps", "turns": messages or null,
+"logits": where to}.
 Answers: {"version", "texts": [ids], "written": [ids], "chat": str or null}.
 """
 
