@@ -18,6 +18,7 @@ from serving_process import Server
 
 from textmill.generation.config import SamplingConfig
 from textmill.generation.loading import open_model
+from textmill.generation.native import why_not
 from textmill.generation.sampling import generate
 from textmill.tokens.tokenizer import Tokenizer
 
@@ -32,13 +33,14 @@ def http(server: Server) -> httpx.Client:
     return httpx.Client(base_url=server.url, timeout=30)
 
 
-def test_models_are_listed_with_what_they_can_do(client: openai.OpenAI) -> None:
+def test_models_are_listed_with_what_they_can_do(client: openai.OpenAI, runs: dict[str, Path]) -> None:
     cards = {card.id: card.model_dump() for card in client.models.list()}
     assert set(cards) == {"counts", "small", "reader"}
     assert cards["counts"]["writes"]
     assert not cards["reader"]["writes"]
     assert cards["small"]["max_model_len"] == 128
     assert "phrases that sound right" in cards["counts"]["expect"]
+    assert "compiled" in cards["small"]["runner"] or why_not(open_model(runs["small"]).model)
     assert client.models.retrieve("small").id == "small"
 
 

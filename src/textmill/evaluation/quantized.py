@@ -63,7 +63,7 @@ class Quantized:
                 part = range(begin, min(begin + at_once, last + 1))
                 places = [place for place in part if wanted[place] >= 0]
                 before = [ids[place - 1] if place else -1 for place in part]
-                logits = self.native.forward(
+                log_probs = self.native.forward(
                     self._cache,
                     [ids[place] for place in part],
                     [0] * len(part),
@@ -71,7 +71,8 @@ class Quantized:
                     before,
                     table,
                     [place - begin for place in places],
+                    log_probs=True,
                 )
                 chosen = torch.tensor([[wanted[place]] for place in places], dtype=torch.int64).reshape(-1, 1)
-                found[row, places] = torch.from_numpy(logits).log_softmax(-1).gather(-1, chosen)[:, 0]
+                found[row, places] = torch.from_numpy(log_probs).gather(-1, chosen)[:, 0]
         return found

@@ -122,6 +122,11 @@ class Sampler:
             or config.min_tokens > 0
         )
 
+        self.plain = (
+            config.temperature == 0 and config.repetition_penalty == 1 and not config.logprobs and not self._adjusts
+        )
+        """Whether the choice is the likeliest token that is not forbidden, and no more is asked."""
+
     def accept(self, token: int) -> None:
         """The token was taken: it belongs to the text now."""
         self.written += 1
@@ -195,15 +200,32 @@ def choose(samplers: Sequence[Sampler], log_probs_BV: Tensor) -> list[Choice]:
         Failure: a row's probabilities are not numbers, or nothing may come next.
     """
     log_probs_BV = log_probs_BV.detach().float().cpu()
+    found = _likeliest(samplers, log_probs_BV)
     groups: dict[int, list[int]] = {}
     for place, sampler in enumerate(samplers):
-        groups.setdefault(id(sampler.config), []).append(place)
-    found: dict[int, Choice] = {}
+        if place not in found:
+            groups.setdefault(id(sampler.config), []).append(place)
     for places in groups.values():
         group = [samplers[place] for place in places]
         rows = log_probs_BV if len(places) == len(samplers) else log_probs_BV[places]
         found.update(zip(places, _choose(group, rows), strict=True))
     return [found[place] for place in range(len(samplers))]
+
+
+def _likeliest(samplers: Sequence[Sampler], log_probs_BV: Tensor) -> dict[int, Choice]:
+    """The choices, by row, that are the likeliest tokens as they stand: all requests together, and nothing copied.
+
+    A row is left out if its sampler changes scores, or if its likeliest token is forbidden or no number.
+    """
+    rows = [place for place, sampler in enumerate(samplers) if sampler.plain]
+    if not rows:
+        return {}
+    best_B, tokens_B = (log_probs_BV if len(rows) == len(samplers) else log_probs_BV[rows]).max(-1)
+    return {
+        place: Choice(token, best, ())
+        for place, best, token in zip(rows, best_B.tolist(), tokens_B.tolist(), strict=True)
+        if np.isfinite(best) and not samplers[place].forbidden[token]
+    }
 
 
 def _choose(samplers: Sequence[Sampler], log_probs_BV: Tensor) -> list[Choice]:

@@ -248,6 +248,8 @@ def _card(served: Served) -> dict[str, Any]:
         "embeds": served.encoder is not None, "answers": bool(served.opened and served.opened.chat),
         "expect": served.expect, "run": served.run is not None,
     }  # fmt: skip
+    if served.engine is not None:
+        card["runner"] = served.engine.stats().runner  # how it is read, and with which weights
     if served.adapter is not None:
         # What it costs: the matrices of its own in float32; the compiled pass packs them once more. And a cache.
         card |= {

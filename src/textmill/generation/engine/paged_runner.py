@@ -192,11 +192,11 @@ class PagedRunner:
         tables = np.zeros((len(readings), longest), np.int32)
         for row, reading in enumerate(readings):
             tables[row, : len(reading.line.state.table)] = reading.line.state.table
-        logits = self.native.forward(self._cache, tokens, rows, positions, previous, tables, wanted)
+        log_probs = self.native.forward(self._cache, tokens, rows, positions, previous, tables, wanted, log_probs=True)
         for reading in readings:
             reading.line.tokens += reading.tokens
             self._settle(reading.line, reading.guessed)
-        return list(torch.from_numpy(logits).log_softmax(-1).split(counts))
+        return list(torch.from_numpy(log_probs).split(counts))
 
     def _missing(self, reading: Reading) -> int:
         """Pages that the reading needs beyond those that its line has."""

@@ -191,6 +191,23 @@ inline float exp_of(float x) {
     return p * power;
 }
 
+// Logits to log-probabilities, in place. Sums of 1,024 values each keep what a long row's small ones add.
+void log_softmax(float* x, int n) {
+    float most = x[0];
+#pragma omp simd reduction(max : most)
+    for (int i = 0; i < n; ++i) most = most > x[i] ? most : x[i];
+    double all = 0.0;
+    for (int from = 0; from < n; from += 1024) {
+        const int to = std::min(n, from + 1024);
+        float sum = 0.f;
+#pragma omp simd reduction(+ : sum)
+        for (int i = from; i < to; ++i) sum += exp_of(x[i] - most);
+        all += sum;
+    }
+    const float whole = most + static_cast<float>(std::log(all));
+    for (int i = 0; i < n; ++i) x[i] -= whole;
+}
+
 void normalize(const float* x, float* out, int n, int kind, float epsilon, const float* weight, const float* bias) {
     if (kind == LAYER) {
         const float mean = sum_of(x, n) / n;
@@ -371,10 +388,10 @@ struct Model {
 
     void run(uint8_t* cache, int64_t pages, int tokens, const int32_t* ids, const int32_t* rows, const int32_t* positions,
              const int32_t* previous, const int32_t* tables, int table_width, int wanted, const int32_t* places,
-             float* logits) {
+             float* logits, bool normalized) {
         room(tokens);
         pool.run([&](int id) { work(id, cache, pages, tokens, ids, rows, positions, previous, tables, table_width, wanted,
-                                    places, logits); });
+                                    places, logits, normalized); });
     }
 
     // Keys of one layer: [page][group][size][position in the page], so that scores of a page are made side by side; the
@@ -406,7 +423,7 @@ struct Model {
 
     void work(int id, uint8_t* cache, int64_t pages, int tokens, const int32_t* ids, const int32_t* rows,
               const int32_t* positions, const int32_t* previous, const int32_t* tables, int table_width, int wanted,
-              const int32_t* places, float* logits) {
+              const int32_t* places, float* logits, bool normalized) {
         const int width = c.width, wide = (c.heads + 2 * c.groups) * c.size, K = c.size;
         const int hidden = (c.gated ? 2 : 1) * c.hidden;
         int first, last;
@@ -512,12 +529,12 @@ struct Model {
                       c.epsilon, t.final, t.final_bias);
         pool.barrier();
         multiply(id, t.head, normed.data(), width, logits, c.vocabulary, wanted);
-        if (c.logit_cap > 0.f) {
-            share(id, wanted, first, last);
-            for (int w = first; w < last; ++w) {
-                float* row = logits + static_cast<size_t>(w) * c.vocabulary;
+        share(id, wanted, first, last);
+        for (int w = first; w < last; ++w) {
+            float* row = logits + static_cast<size_t>(w) * c.vocabulary;
+            if (c.logit_cap > 0.f)
                 for (int i = 0; i < c.vocabulary; ++i) row[i] = c.logit_cap * std::tanh(row[i] / c.logit_cap);
-            }
+            if (normalized) log_softmax(row, c.vocabulary);
         }
     }
 
@@ -600,9 +617,9 @@ void textmill_free(void* model) { delete static_cast<Model*>(model); }
 
 void textmill_forward(void* model, uint8_t* cache, int64_t pages, int tokens, const int32_t* ids, const int32_t* rows,
                       const int32_t* positions, const int32_t* previous, const int32_t* tables, int table_width,
-                      int wanted, const int32_t* places, float* logits) {
+                      int wanted, const int32_t* places, float* logits, int normalized) {
     static_cast<Model*>(model)->run(cache, pages, tokens, ids, rows, positions, previous, tables, table_width, wanted,
-                                    places, logits);
+                                    places, logits, normalized != 0);
 }
 
 void textmill_unpack_row(const Matrix* matrix, int row, float* out) { unpack_row(*matrix, row, out); }

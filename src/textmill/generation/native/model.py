@@ -183,7 +183,7 @@ class NativeModel:
         self._library.textmill_free.argtypes = [ctypes.c_void_p]
         self._library.textmill_forward.argtypes = [
             ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, *[ctypes.c_void_p] * 5, ctypes.c_int,
-            ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p,
+            ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int,
         ]  # fmt: skip
         self.threads = threads or hardware().cores
         self._handle: int | None = self._library.textmill_model(
@@ -222,6 +222,8 @@ class NativeModel:
         previous: Sequence[int],
         tables: np.ndarray,
         wanted: Sequence[int],
+        *,
+        log_probs: bool = False,
     ) -> np.ndarray:
         """Read tokens of several sequences and predict what follows some of them.
 
@@ -233,9 +235,10 @@ class NativeModel:
             previous: [N] the token before each in its sequence; -1 for none.
             tables: int32 [R, P], the page of the cache that holds each 32 positions of each row.
             wanted: [W] places among the N whose logits are made.
+            log_probs: make them log-probabilities, in nats.
 
         Returns:
-            float32 [W, V]: logits after those tokens.
+            float32 [W, V]: logits, or log-probabilities, after those tokens.
         """
         numbers = [np.ascontiguousarray(one, np.int32) for one in (tokens, rows, positions, previous, wanted)]
         tables = np.ascontiguousarray(tables, np.int32)
@@ -245,7 +248,7 @@ class NativeModel:
         read = (one.ctypes.data for one in numbers[:4])
         self._library.textmill_forward(
             self._handle, cache.values.ctypes.data, cache.pages, len(numbers[0]), *read, tables.ctypes.data,
-            tables.shape[1], len(logits), numbers[4].ctypes.data, logits.ctypes.data,
+            tables.shape[1], len(logits), numbers[4].ctypes.data, logits.ctypes.data, log_probs,
         )  # fmt: skip
         return logits
 
