@@ -9,7 +9,9 @@ llama.cpp has, one of random weights with a tokenizer of ours, trained on speech
 - written: the likeliest tokens after a prompt, the same until ours has two as good as equal.
 - chat: the file's template, as llama.cpp's users render it, gives the text that `textmill chat` gives the model.
 
-The status is 1 where a file in f32 does not do the same.
+llama.cpp keeps keys and values in float32 for this: in half floats, its default, they cost SmolLM2 0.02 by themselves.
+The status is 1 where a file in f32 does not do the same. Its GELU is a table of half floats, so gpt2 and gemma may
+differ more.
 """
 
 from __future__ import annotations
@@ -40,6 +42,9 @@ TEXTS = (
 TURNS = [{"role": "user", "content": "Who are you?"}, {"role": "assistant", "content": "A model."},
          {"role": "user", "content": "天下？ <|end|>"}]  # fmt: skip
 STEPS, TIE = 64, 1e-3
+MOST, MOST_GELU = 1e-3, 0.02
+"""Largest difference of a log-probability in f32, and that where GELU is computed."""
+GELU = ("gpt2", "gemma2", "gemma3")
 ARRANGEMENTS = ("gpt2", "llama3", "smollm2", "qwen2", "qwen3", "gemma2", "gemma3")
 
 
@@ -92,6 +97,7 @@ def compare(folder: Path, numbers: Any, asked: argparse.Namespace, chat: bool) -
         "model": folder.parent.name if folder.name == "model" else folder.name,
         "architecture": exported.cls,
         "numbers": numbers,
+        "allowed": MOST_GELU if exported.cls in GELU else MOST,
         "tokens": sum(ids == tokenizer.encode(text) for ids, text in zip(theirs["texts"], texts, strict=True)),
         "of": len(texts),
         "difference": float(np.abs(ours - expected).max()),
@@ -161,7 +167,7 @@ def main() -> None:
         for row in rows
         if row["tokens"] < row["of"]
         or row["chat"] is False
-        or (row["numbers"] == "f32" and (row["difference"] > 0.02 or row["written"] < STEPS))
+        or (row["numbers"] == "f32" and (row["difference"] > row["allowed"] or row["written"] < STEPS))
     ]
     sys.exit(1 if wrong else 0)
 

@@ -20,6 +20,8 @@ model = llama_cpp.Llama(
     n_threads_batch=asked["threads"],
     logits_all=True,
     verbose=False,
+    type_k=llama_cpp.GGML_TYPE_F32,
+    type_v=llama_cpp.GGML_TYPE_F32,
 )
 # A text's own "<|end|>" stays text: special is False, and so no prompt can speak for the system.
 texts = [model.tokenize(text.encode(), add_bos=False, special=False) for text in asked["texts"]]

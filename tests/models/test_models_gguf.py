@@ -13,7 +13,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from importing import TEXT, one_thread, randomize, shape_of, small_tokenizer, speech
+from importing import (
+    SHAPE,
+    TEXT,
+    change_json,
+    hub_folder,
+    one_thread,
+    randomize,
+    shape_of,
+    small_tokenizer,
+    speech,
+)
 
 from textmill.base.errors import Failure, TextmillError, UsageError
 from textmill.models.exporter import export_gguf
@@ -311,6 +321,7 @@ def test_ways_to_cut_text_are_recognized_again():
         definition = {"pre_tokenizer": {"type": "Sequence", "pretokenizers": pieces}, "normalizer": normalizer}
         found = pieces_name({**definition, "model": model})
         assert found is not None
+        assert (found == "llama-bpe") == (name == "llama-bpe")
         assert PIECES[found] == pieces
     strange = {"pre_tokenizer": {"type": "Whitespace"}, "normalizer": None, "model": {"merges": []}}
     assert pieces_name(strange) is None
@@ -319,10 +330,98 @@ def test_ways_to_cut_text_are_recognized_again():
 def test_a_tokenizer_that_llama_cpp_cannot_follow_is_refused(tokenizer, tmp_path):
     from textmill.tokens.tokenizer import train_tokenizer
 
-    unigram = train_tokenizer([speech()], 640, kind="unigram")
-    model_folder(tmp_path / "model", "llama3", unigram)
-    with pytest.raises(Failure, match="tokenizer cannot be written"):
-        export_gguf(tmp_path / "model", tmp_path / "it.gguf")
+    for kind in ("unigram", "word"):
+        model_folder(tmp_path / kind, "llama3", train_tokenizer([speech()], 640, kind=kind))
+        with pytest.raises(Failure, match="tokenizer cannot be written"):
+            export_gguf(tmp_path / kind, tmp_path / "it.gguf")
+
+
+def test_bytes_alone_are_a_tokenizer_without_merges(tmp_path):
+    """llama.cpp opens no file whose empty list of merges is one of numbers."""
+    from textmill.tokens.tokenizer import train_tokenizer
+
+    tokenizer = train_tokenizer([], 320, kind="byte")
+    model = Transformer(arrange("llama3", **SHAPE | {"vocabulary": tokenizer.vocabulary}))
+    save_model(model, tmp_path / "model", document_end=tokenizer.document_end)
+    tokenizer.save(tmp_path / "model")
+    export_gguf(tmp_path / "model", tmp_path / "it.gguf")
+    merges = gguf.GGUFReader(tmp_path / "it.gguf").fields["tokenizer.ggml.merges"]
+    assert [int(part[0]) for part in merges.parts[-2:]] == [gguf.GGUFValueType.STRING, 0]
+    import_model(tmp_path / "it.gguf", tmp_path / "again")
+    assert Tokenizer.load(tmp_path / "again").encode(TEXT) == tokenizer.encode(TEXT)
+
+
+def told(path: Path) -> dict[str, Any]:
+    """A file's settings, as the `gguf` package reads them."""
+    return {name: field.contents() for name, field in gguf.GGUFReader(path).fields.items()}
+
+
+TURNS = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "天下？ It's 1,234."},
+    {"role": "assistant", "content": "Yes.\n"},
+    {"role": "user", "content": "Who?"},
+]
+
+
+def rendered(values: dict[str, Any]) -> str:
+    """A conversation as users of llama.cpp render it: the file's template, its bos and eos."""
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    tokens = values["tokenizer.ggml.tokens"]
+    template = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(
+        values["tokenizer.chat_template"]
+    )
+    bos, eos = (tokens[values[f"tokenizer.ggml.{name}_token_id"]] for name in ("bos", "eos"))
+    return template.render(messages=TURNS, add_generation_prompt=True, bos_token=bos, eos_token=eos)
+
+
+@pytest.mark.parametrize("place", ["config.json", "textmill.json", None])
+def test_a_file_says_all_of_the_tokenizer(place, tokenizer, tmp_path):
+    model_folder(tmp_path / "model", "llama3", tokenizer)
+    if place:  # fine-tuned to answer
+        path = tmp_path / "model" / place
+        path.write_text(json.dumps((json.loads(path.read_text()) if path.exists() else {}) | {"chat": True}))
+    export_gguf(tmp_path / "model", tmp_path / "it.gguf")
+    values, special = told(tmp_path / "it.gguf"), tokenizer.special
+    tokens, types = values["tokenizer.ggml.tokens"], values["tokenizer.ggml.token_type"]
+    assert {i for i, kind in enumerate(types) if kind == gguf.TokenType.CONTROL} == set(special.values())
+    assert set(types) == {gguf.TokenType.CONTROL, gguf.TokenType.NORMAL}
+    definition = json.loads(tokenizer.to_json())["model"]
+    assert {token: i for i, token in enumerate(tokens)} == definition["vocab"] | special
+    assert [merge.split(" ") for merge in values["tokenizer.ggml.merges"]] == definition["merges"]
+    assert (values["tokenizer.ggml.model"], values["tokenizer.ggml.pre"]) == ("gpt2", "gpt-4o")
+    assert values["tokenizer.ggml.add_bos_token"] is True
+    ids = {name: values.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "padding", "eot")}
+    end, turn_end = special["<|end|>"], special["<|turn_end|>"]
+    assert ids == {"bos": end, "eos": end, "padding": special["<|pad|>"], "eot": turn_end if place else None}
+    assert ("tokenizer.chat_template" in values) == bool(place)
+    if place:
+        assert tokenizer.encode_special(rendered(values)) == tokenizer.chat(TURNS)
+
+
+@pytest.mark.parametrize("adds", [True, False])
+def test_an_imported_template_is_filled_in_with_the_tokens_of_its_source(adds, tokenizer, tmp_path):
+    """Documents end with <|end|> there, turns with the eos."""
+    said = "{{ '<|' + turn['role'] + '|>' + turn['content'] + eos_token }}"
+    template = "{{ bos_token }}{% for turn in messages %}" + said + "{% endfor %}<|assistant|>"
+    hub_folder(tmp_path / "hub", "llama3", tokenizer)
+    changes = {"bos_token": "<|user|>", "eos_token": "<|turn_end|>", "pad_token": "<|pad|>", "add_bos_token": adds}
+    change_json(tmp_path / "hub" / "tokenizer_config.json", chat_template=template, **changes)
+    assert import_model(tmp_path / "hub", tmp_path / "model").answers
+    export_gguf(tmp_path / "model", tmp_path / "it.gguf")
+    values, special = told(tmp_path / "it.gguf"), tokenizer.special
+    imported = Tokenizer.load(tmp_path / "model")
+    assert imported.encode_special(rendered(values)) == imported.chat(TURNS)
+    assert values["tokenizer.ggml.add_bos_token"] is adds
+    assert values["tokenizer.ggml.padding_token_id"] == special["<|pad|>"]
+    ends = {values.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")} - {None}
+    assert ends == {special["<|end|>"], special["<|turn_end|>"]}
+    import_model(tmp_path / "it.gguf", tmp_path / "again")
+    again = Tokenizer.load(tmp_path / "again")
+    assert again.chat(TURNS) == imported.chat(TURNS)
+    assert (again.document_begin, again.document_end) == (imported.document_begin, imported.document_end)
+    assert (set(again.ends), again.turn_ends) == (set(imported.ends), imported.turn_ends)
 
 
 def test_a_sentencepiece_tokenizer_in_a_file_gives_the_ids_of_sentencepiece(tmp_path):

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from textmill.base.errors import UsageError
-from textmill.models.config import TransformerConfig, gpt2_arrangement
+from textmill.models.config import TransformerConfig
 from textmill.models.export.onnx import export_onnx
+from textmill.models.presets import ARRANGEMENTS as PRESETS
+from textmill.models.presets import arrange
 from textmill.models.recurrent import Gru, Lstm, MinGru, MinGruConfig, RecurrentConfig, Rnn
 from textmill.models.transformer import Transformer
 
@@ -67,19 +69,21 @@ def test_reading_piece_by_piece_in_onnxruntime_equals_whole_rows(tmp_path):
 
 
 SHAPE = {"vocabulary": 96, "context": 24, "layers": 2, "width": 32, "heads": 2}
-ARRANGEMENTS = {
-    "modern": TransformerConfig(**SHAPE, bigram_buckets=97, smear=True),
-    "gpt2": gpt2_arrangement(**SHAPE),
+ALIKE = ("llama2", "smollm2", "qwen2", "qwen3")
+"""They have no part that another has not."""
+ARRANGEMENTS = {name: arrange(name, **SHAPE) for name in PRESETS if name not in ALIKE} | {
+    "modern": TransformerConfig(**SHAPE, bigram_buckets=97, smear=True)
 }
 
 
 @pytest.mark.parametrize("name", list(ARRANGEMENTS))
 def test_a_transformer_gives_the_same_logits(name, tmp_path):
+    """At any length: shorter than the example that is traced, and longer than a window."""
     model = random_weights(Transformer(ARRANGEMENTS[name]))
     path = tmp_path / "model.onnx"
     export_onnx(model, path)
     run = session(path)
-    for rows, length in ((1, 2), (3, 17), (2, 24)):
+    for rows, length in ((1, 2), (4, 1), (3, 17), (2, 24)):
         tokens = torch.randint(0, 96, (rows, length))
         (logits,) = run.run(None, {"tokens": tokens.numpy()})
         assert np.allclose(logits, model(tokens).detach().numpy(), atol=1e-4)

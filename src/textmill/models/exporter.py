@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +35,7 @@ from textmill.models.gguf.quantization import KINDS
 from textmill.models.gguf.tokenizer import settings_of
 from textmill.models.gguf.writer import write_gguf
 from textmill.models.load import CARRIED, WEIGHTS
+from textmill.models.safetensors_folder import read_settings, special_text
 from textmill.models.stock.config import stock_of
 from textmill.models.stock.tensors import shapes_of, slots
 from textmill.tokens.special import CHAT_TEMPLATE
@@ -78,6 +79,11 @@ def _config_of(folder: Path) -> tuple[TransformerConfig, dict[str, Any]]:
     return from_mapping(TransformerConfig, record["textmill"]), record
 
 
+def _answers(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Whether the model was fine-tuned to answer; `record` is its config.json."""
+    return record.get("chat") is True or read_settings(folder, "textmill.json").get("chat") is True
+
+
 def export_folder(folder: Path, out: Path, numbers: Numbers = "f32") -> Exported:
     """Write a folder that `transformers` opens.
 
@@ -104,7 +110,11 @@ def export_folder(folder: Path, out: Path, numbers: Numbers = "f32") -> Exported
         weights = {name: value.to(FOLDER_TYPES[numbers]) for name, value in load_file(folder / WEIGHTS).items()}
         save_file(weights, out / WEIGHTS, metadata={"format": "pt"})
     names = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
-    write_json(out / "config.json", record | {"dtype": names[numbers]})
+    record = record | {"dtype": names[numbers]}
+    tokenizer = Tokenizer.load(folder)
+    if not tokenizer.imported and _answers(folder, record):
+        record["eos_token_id"] = [*tokenizer.ends, *tokenizer.turn_ends]  # where `generate` stops
+    write_json(out / "config.json", record)
     size = sum(path.stat().st_size for path in out.iterdir())
     return Exported(out, stock.cls if stock else "TextmillForCausalLM", stock is not None, size)
 
@@ -140,7 +150,7 @@ def export_gguf(folder: Path, out: Path, numbers: Numbers = "f16") -> Exported:
         "general.file_type": FILE_TYPES[numbers][1],
         "general.quantization_version": 2,
         **file_settings(config, stock.name),
-        **_tokenizer_settings(Tokenizer.load(folder), config.vocabulary, bool(record.get("chat"))),
+        **_tokenizer_settings(folder, config.vocabulary, _answers(folder, record)),
     }
     sources: dict[str, list[str]] = {}
     tensors: dict[str, tuple[tuple[int, ...], str]] = {}
@@ -177,17 +187,28 @@ def _type_of(place: str, shape: tuple[int, ...], numbers: Numbers) -> str:
     return "F16" if shape[-1] % KINDS[wanted].values else wanted
 
 
-def _tokenizer_settings(tokenizer: Tokenizer, vocabulary: int, answers: bool) -> dict[str, Any]:
-    """Settings of the tokenizer; `answers` says of our own models whether they were fine-tuned to answer."""
+def _tokenizer_settings(folder: Path, vocabulary: int, answers: bool) -> dict[str, Any]:
+    """Settings of the tokenizer; `answers` says of our own models whether they were fine-tuned to answer.
+
+    An imported template may name bos_token and eos_token, which llama.cpp fills in from the settings: they are those of
+    the source, though a document may begin and end with others here.
+    """
+    tokenizer = Tokenizer.load(folder)
     imported = tokenizer.imported or {}
+    adds_begin = bool(imported.get("adds_begin", True))
+    names = imported.get("names", {})
+    bos, eos = (tokenizer.special.get(names.get(name)) for name in ("bos_token", "eos_token"))
     template = imported.get("chat_template", CHAT_TEMPLATE if answers else None)
     turn_ends = tokenizer.turn_ends if tokenizer.imported or answers else []
-    ends = list(dict.fromkeys([*tokenizer.ends, *turn_ends]))
+    ends = list(dict.fromkeys([*([] if eos is None else [eos]), *tokenizer.ends, *turn_ends]))
+    padding = special_text(read_settings(folder, "tokenizer_config.json").get("pad_token"))
     return settings_of(
         json.loads(tokenizer.to_json()),
         vocabulary,
-        begin=tokenizer.document_begin,
+        begin=tokenizer.document_begin if adds_begin or bos is None else bos,
         ends=ends,
-        adds_begin=bool(imported.get("adds_begin", True)),
+        turn_end=turn_ends[0] if turn_ends else None,
+        padding=None if padding is None else tokenizer.special.get(padding),
+        adds_begin=adds_begin,
         template=template,
     )

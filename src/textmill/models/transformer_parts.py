@@ -150,9 +150,11 @@ def attend(
         )
     if mask_TS is None:
         mask_TS = visible(T, S, S, q_BHTK.device)
+    parts = [slice(None)]  # an exported graph serves every length, and can loop over none
+    if not torch.compiler.is_exporting():
+        parts = [slice(start, start + CAPPED_QUERIES) for start in range(0, T, CAPPED_QUERIES)]
     pieces = []
-    for start in range(0, T, CAPPED_QUERIES):
-        part = slice(start, start + CAPPED_QUERIES)
+    for part in parts:
         scores = (q_BHTK[:, :, part] @ k_BGSK.mT).float() * (K**-0.5 if scale is None else scale)
         scores = (cap * torch.tanh(scores / cap)).masked_fill(~mask_TS[part], -math.inf)
         pieces.append(scores.softmax(-1).to(v_BGSK.dtype) @ v_BGSK)
@@ -287,13 +289,21 @@ class Experts(nn.Module):
             weights = weights / weights.sum(-1, keepdim=True)
         weights = weights.to(x.dtype)
         out = torch.zeros_like(x)
+        if torch.compiler.is_exporting():  # a graph cannot choose rows: every expert reads every token
+            shares = torch.zeros_like(probabilities).scatter(1, chosen, weights)
+            for index, expert in enumerate(self.experts):
+                out = out + expert(x) * shares[:, index, None]
+            return self._with_shared(out, x).view(x_BTD.shape)
         for index, expert in enumerate(self.experts):
             rows, place = (chosen == index).nonzero(as_tuple=True)
             if len(rows):
                 out = out.index_add(0, rows, expert(x[rows]) * weights[rows, place, None])
-        if config.shared_expert_size:
-            out = out + torch.sigmoid(linear(self.shared_gate, x)) * self.shared(x)
-        return out.view(x_BTD.shape)
+        return self._with_shared(out, x).view(x_BTD.shape)
+
+    def _with_shared(self, out: Tensor, x: Tensor) -> Tensor:
+        if not self.config.shared_expert_size:
+            return out
+        return out + torch.sigmoid(linear(self.shared_gate, x)) * self.shared(x)
 
 
 class Block(nn.Module):
@@ -348,5 +358,7 @@ class Block(nn.Module):
         x_BTD = self.enter(x_BTD, x0_BTD)
         q, k, v = self.attention.project(self.norm(x_BTD, 1), cos, sin, table_BTD)
         T = x_BTD.shape[1]
-        mask = visible(T, T, self.attention.reach, x_BTD.device) if self.attention.reach < T else None
+        # An exported graph serves every length: traced without the mask, it would look too far back in long rows.
+        longest = self.config.context if torch.compiler.is_exporting() else T
+        mask = visible(T, T, self.attention.reach, x_BTD.device) if self.attention.reach < longest else None
         return self.finish(x_BTD, self.attention.mix(q, k, v, mask))

@@ -177,6 +177,8 @@ def gguf_tokenizer(file: GgufFile) -> TokenizerSource:
         settings["bos_token"] = bos[0]
     if ends:
         settings["eos_token"] = ends[0]
+    if padding := token("padding"):
+        settings["pad_token"] = padding[0]
     if template:
         settings["chat_template"] = template
     return TokenizerSource(library_text(definition), settings, ends, template, {})

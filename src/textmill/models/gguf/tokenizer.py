@@ -13,6 +13,7 @@ from typing import Any
 
 from textmill.base.errors import Failure
 from textmill.tokens.sentencepiece_model import BPE, sentencepiece_definition
+from textmill.tokens.special import SPECIAL_TOKENS
 from textmill.tokens.splitting import PATTERNS
 from textmill.tokens.vocabulary_bytes import steps
 
@@ -43,6 +44,7 @@ PIECES: dict[str, list[dict[str, Any]]] = {
     "refact": _DIGITS,
     "codeshell": _DIGITS,
     "llama-bpe": _split(_LLAMA3),
+    "dbrx": _split(_LLAMA3),
     "qwen2": _split(_QWEN2),
     "gpt-4o": _split(PATTERNS["o200k"]),
 }
@@ -167,10 +169,15 @@ def pieces_name(definition: Mapping[str, Any]) -> str | None:
     normal = [step["type"] for step in steps(definition["normalizer"])]
     model = definition["model"]
     for name, wanted in PIECES.items():
-        whole = not model.get("ignore_merges") or name in WHOLE_WORDS or not model["merges"]
-        if [_essence(step) for step in wanted] == found and normal == (["NFC"] if name in COMPOSED else []) and whole:
+        same = [_essence(step) for step in wanted] == found and normal == (["NFC"] if name in COMPOSED else [])
+        if same and (_bytes_alone(model) or bool(model.get("ignore_merges")) == (name in WHOLE_WORDS)):
             return name
     return None
+
+
+def _bytes_alone(model: Mapping[str, Any]) -> bool:
+    """Whether nothing is ever merged, so that it is the same whether a piece that is a token is left whole."""
+    return not model["merges"] and all(len(token) == 1 for token in set(model["vocab"]) - set(SPECIAL_TOKENS))
 
 
 def _essence(step: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -189,6 +196,8 @@ def settings_of(
     *,
     begin: int,
     ends: list[int],
+    turn_end: int | None,
+    padding: int | None,
     adds_begin: bool,
     template: str | None,
 ) -> dict[str, Any]:
@@ -197,8 +206,10 @@ def settings_of(
     Args:
         definition: the parsed tokenizer.json.
         size: the model's vocabulary; ids that the tokenizer lacks become unused tokens.
-        begin: the token before a document.
-        ends: tokens after which nothing comes; the last one ends a turn where there are several.
+        begin: the token before a document; what a template calls bos_token.
+        ends: tokens after which nothing comes; a template calls the first one eos_token.
+        turn_end: the one of them that ends a turn.
+        padding: what fills up rows of a batch.
         adds_begin: whether a text is read after `begin`.
         template: of chats.
 
@@ -231,8 +242,14 @@ def settings_of(
         "tokenizer.ggml.add_bos_token": adds_begin,
         "tokenizer.ggml.add_space_prefix": False,
     }
-    if len(ends) > 1:
-        found["tokenizer.ggml.eot_token_id"] = ends[-1]
+    rest = ends[1:]
+    if turn_end in rest:
+        rest.remove(turn_end)
+        found["tokenizer.ggml.eot_token_id"] = turn_end
+    if rest:  # "end of message": one more after which llama.cpp stops
+        found["tokenizer.ggml.eom_token_id"] = rest[0]
+    if padding is not None:
+        found["tokenizer.ggml.padding_token_id"] = padding
     if template:
         found["tokenizer.chat_template"] = template
     return found

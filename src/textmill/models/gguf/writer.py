@@ -23,7 +23,7 @@ def _string(text: str) -> bytes:
 
 
 def _value(value: Any) -> bytes:
-    """Type and value: bool, int (uint32), float (float32), str, or a list of one of them (ints as int32)."""
+    """Type and value: bool, int (uint32), float (float32), str, or a list of one of them (ints int32, nothing str)."""
     if isinstance(value, bool):
         return struct.pack("<I?", BOOL, value)
     if isinstance(value, int):
@@ -32,9 +32,9 @@ def _value(value: Any) -> bytes:
         return struct.pack("<If", FLOAT32, value)
     if isinstance(value, str):
         return struct.pack("<I", STRING) + _string(value)
-    if value and isinstance(value[0], str):
+    if not value or isinstance(value[0], str):
         return struct.pack("<IIQ", ARRAY, STRING, len(value)) + b"".join(map(_string, value))
-    kind, dtype = (FLOAT32, "<f4") if value and isinstance(value[0], float) else (INT32, "<i4")
+    kind, dtype = (FLOAT32, "<f4") if isinstance(value[0], float) else (INT32, "<i4")
     return struct.pack("<IIQ", ARRAY, kind, len(value)) + np.array(value, dtype=dtype).tobytes()
 
 
