@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -106,11 +105,12 @@ def open_model(path: Path | str, device: str | None = None, lora: Path | str | N
 
 
 def _open_gguf(path: Path, device: str | None) -> OpenModel:
+    import tokenizers
     import torch
 
     from textmill.models.gguf.contents import gguf_tokenizer, read_gguf, stored_model
     from textmill.models.gguf.reader import GgufFile
-    from textmill.models.imported_tokenizer import describe, write_tokenizer
+    from textmill.models.imported_tokenizer import describe
     from textmill.models.transformer import Transformer
 
     file = GgufFile(path)
@@ -125,8 +125,7 @@ def _open_gguf(path: Path, device: str | None) -> OpenModel:
         model = model.to(place).eval()
     source = gguf_tokenizer(file)
     record = describe(source, model.vocabulary)
-    with tempfile.TemporaryDirectory(prefix="textmill-") as folder:  # only tokenizers' own files can be opened
-        tokenizer = write_tokenizer(source, record, Path(folder))
+    tokenizer = Tokenizer(tokenizers.Tokenizer.from_str(source.definition), record)
     return OpenModel(path, model, tokenizer, bool(record["turn_ends"]))
 
 

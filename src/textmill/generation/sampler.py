@@ -121,7 +121,6 @@ class Sampler:
             any(part is not None for part in (self._counts, self._dry, self._bad, self._bias, constraint))
             or config.min_tokens > 0
         )
-
         self.plain = (
             config.temperature == 0 and config.repetition_penalty == 1 and not config.logprobs and not self._adjusts
         )

@@ -15,6 +15,7 @@ from textmill.base.errors import UsageError, nearest
 from textmill.base.run import RUN_FILE
 from textmill.generation.engine import Engine, EngineConfig
 from textmill.generation.loading import OpenModel, is_gguf, model_folder, open_draft, open_model
+from textmill.generation.native import why_not
 from textmill.generation.sampling import device_of
 from textmill.models.families import FAMILIES, family_of
 from textmill.models.lora import Adapted, apply_lora
@@ -145,7 +146,8 @@ class Library:
         return served
 
     def _engine(self, name: str, opened: OpenModel, base: Engine | None = None) -> Engine:
-        _warm(opened)
+        if not self.config.compiled or why_not(opened.model):  # the compiled pass leaves the model's own aside
+            _warm(opened)
         holder: list[Engine] = []
         observe = self.metrics.watch(name, lambda: holder[0].stats())
         draft = open_draft(self.config.draft, opened.tokenizer)

@@ -46,7 +46,7 @@ class Writer:
             )
         self._engine = Engine(self.model, self.tokenizer, EngineConfig(weights=weights))
         if weights != "float32":
-            self.note = self._engine.stats().runner.rpartition(", ")[2]
+            self.note = self._engine.weights
 
     def stream(
         self,

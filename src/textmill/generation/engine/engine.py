@@ -141,6 +141,11 @@ class Engine:
             )
 
     @property
+    def weights(self) -> str:
+        """What the model's matrices are made of, for people; "" if they are as they were loaded."""
+        return self._runner.weights
+
+    @property
     def alive(self) -> bool:
         """Whether requests are worked on."""
         return self._thread.is_alive()

@@ -126,8 +126,9 @@ class PagedRunner:
         self._page_bytes = page_bytes
         self._cache = native.new_cache(self.pool.pages + 1)
         self.cache_limit = self.pool.pages * page_bytes
+        self.weights = native.about
         cache = "" if native.cache_type == "float32" else f", {native.cache_type} cache"
-        self.name = f"all at once, compiled{cache}, {native.about}"
+        self.name = f"all at once, compiled{cache}, {self.weights}"
 
     @property
     def cache_bytes(self) -> int:

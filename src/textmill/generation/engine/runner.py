@@ -49,6 +49,8 @@ class Runner(Protocol):
 
     name: str
     """What it is, for people."""
+    weights: str
+    """What the model's matrices are made of, for people; "" if they are as they were loaded."""
     cache_limit: int
     """Memory that the cache may take, bytes."""
     context: int

@@ -28,6 +28,7 @@ class StateRunner:
     """
 
     name = "one by one, by the model's own protocol"
+    weights = ""
     together = False
 
     def __init__(self, model: LanguageModel, cache_bytes: int) -> None:
