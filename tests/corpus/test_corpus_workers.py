@@ -18,6 +18,7 @@ import pytest
 from textmill.base.errors import Failure
 from textmill.base.progress import Progress
 from textmill.base.run import Run
+from textmill.corpus import foundry
 from textmill.corpus.build import build_corpus
 from textmill.corpus.config import CorpusConfig
 from textmill.corpus.decide import Chunks, Judge, judge_rows, ruling
@@ -77,6 +78,41 @@ def test_a_worker_that_dies_is_told_and_nothing_stays_behind() -> None:
     with pytest.raises(Failure, match="A worker process died"):
         list(run_jobs(die, list(range(4)), workers=2))
     assert set(multiprocessing.active_children()) <= before
+
+
+@LINUX
+def test_a_worker_that_dies_while_another_starts_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = multiprocessing.forkserver.connect_to_new_process
+    started: list[int] = []
+
+    def slowly(fds: list[int]) -> tuple[int, int]:
+        if started:
+            time.sleep(1)  # the first worker dies meanwhile, and the pool closes what the second was to be given
+        started.append(1)
+        return connect(fds)
+
+    monkeypatch.setattr(multiprocessing.forkserver, "connect_to_new_process", slowly)
+    before = set(multiprocessing.active_children())
+    with pytest.raises(Failure, match="A worker process died"):
+        list(run_jobs(die, list(range(4)), workers=2))
+    assert set(multiprocessing.active_children()) <= before
+
+
+@LINUX
+def test_a_pool_that_ends_leaves_the_loaded_process_to_the_next() -> None:
+    from multiprocessing.forkserver import _forkserver  # Python offers no other sight of it
+
+    with foundry.in_use():
+        assert sorted(run_jobs(double, list(range(4)), workers=2)) == [(number, 2 * number) for number in range(4)]
+        loaded = _forkserver._forkserver_pid
+        foundry.stop()
+        assert loaded is not None
+        assert _forkserver._forkserver_pid == loaded
+        assert sorted(run_jobs(double, list(range(4)), workers=2)) == [(number, 2 * number) for number in range(4)]
+    deadline = time.monotonic() + 60
+    while _forkserver._forkserver_pid is not None and time.monotonic() < deadline:
+        time.sleep(0.02)  # the last pool ends in its own thread, and the loaded process with it
+    assert _forkserver._forkserver_pid is None
 
 
 def test_the_error_of_a_job_arrives() -> None:

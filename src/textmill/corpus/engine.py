@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 from textmill.base.errors import Failure, UsageError
@@ -47,7 +48,8 @@ def _end_with_parent() -> None:
 
 
 def _local(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, Result]]:
-    pool = ProcessPoolExecutor(workers, mp_context=foundry.context(), initializer=_begin)
+    lease = ExitStack()
+    pool = ProcessPoolExecutor(workers, mp_context=lease.enter_context(foundry.in_use()), initializer=_begin)
     running: dict[Any, int] = {}
     whole = False
     try:
@@ -60,7 +62,10 @@ def _local(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int)
         while running:
             yield from _finished(running)
         whole = True
-    except BrokenProcessPool as error:
+    except (BrokenProcessPool, OSError) as error:
+        # A pool that breaks while it starts another worker closes the pipes that the new one was to be given.
+        if isinstance(error, OSError) and not pool._broken:
+            raise
         raise Failure(
             "A worker process died.",
             "The system ended it, most often because memory ran out.",
@@ -68,16 +73,17 @@ def _local(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int)
         ) from error
     finally:
         if whole:  # they end by themselves; nothing needs to wait for it
-            threading.Thread(target=_dismiss, args=(pool,)).start()
+            threading.Thread(target=_dismiss, args=(pool, lease)).start()
         else:
             for process in list((pool._processes or {}).values()):
                 if process.is_alive():
                     process.terminate()
-            _dismiss(pool)
+            _dismiss(pool, lease)
 
 
-def _dismiss(pool: ProcessPoolExecutor) -> None:
-    pool.shutdown(wait=True, cancel_futures=True)
+def _dismiss(pool: ProcessPoolExecutor, lease: ExitStack) -> None:
+    with lease:
+        pool.shutdown(wait=True, cancel_futures=True)
     foundry.stop()
 
 

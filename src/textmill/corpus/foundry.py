@@ -28,6 +28,9 @@ LOADING = "textmill.corpus.loading"
 COPIES = sys.platform == "linux"
 """Elsewhere a copied process may not use the system's libraries."""
 
+_counting = threading.Lock()
+_users = 0
+
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
@@ -57,14 +60,27 @@ def start(config: CorpusConfig) -> None:
         del os.environ[SETTINGS]
 
 
-def context() -> Any:
-    """How worker processes are to be made, for `concurrent.futures`."""
-    return multiprocessing.get_context("forkserver" if COPIES else "spawn")
+@contextmanager
+def in_use() -> Iterator[Any]:
+    """How worker processes are to be made, for `concurrent.futures`. The loaded process stays as long as anyone is
+    within, and `stop` does nothing: a pool that ends in its own thread must not take from the next one what it starts
+    from.
+    """
+    global _users
+    with _counting:
+        _users += 1
+    try:
+        yield multiprocessing.get_context("forkserver" if COPIES else "spawn")
+    finally:
+        with _counting:
+            _users -= 1
 
 
 def stop() -> None:
     """End the loaded process when its workers have ended; it would keep its memory as long as this one lives."""
-    if "multiprocessing.forkserver" in sys.modules:
+    with _counting:
+        if _users or "multiprocessing.forkserver" not in sys.modules:
+            return
         from multiprocessing import forkserver
 
         with suppress(AttributeError, OSError):  # Python has it for its own tests; without it the process stays
