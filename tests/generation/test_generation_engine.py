@@ -17,6 +17,7 @@ from textmill.base.errors import Failure, Interrupted, UsageError
 from textmill.generation.config import SamplingConfig
 from textmill.generation.engine import Busy, Engine, EngineConfig
 from textmill.generation.engine.alone import Writer
+from textmill.generation.engine.request import Event, arrivals
 from textmill.generation.engine.states import ENTRY_BYTES, PIECE, PrefixCache, state_bytes
 from textmill.generation.loading import OpenModel
 from textmill.generation.native import why_not
@@ -447,4 +448,46 @@ def test_a_thousand_open_requests_take_little_memory(tokenizer: Tokenizer) -> No
         time.sleep(0.05)
     assert all(ticket.full for ticket in tickets)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+    engine.close(drain=False)
+
+
+def test_events_of_several_requests_come_together_and_in_order(tokenizer: Tokenizer) -> None:
+    engine = Engine(Slow(tokenizer.vocabulary, 0.0005), tokenizer, EngineConfig(buffer_events=4))
+    config = SamplingConfig(temperature=0, max_tokens=50, ignore_eos=True)
+
+    async def read() -> list[list[tuple[int, Event]]]:
+        found = []
+        async for one in arrivals([engine.submit([20 + place], config) for place in range(5)]):
+            found.append(one)
+            if len(found) % 3 == 0:
+                await asyncio.sleep(0.01)  # a reader that is behind: what came meanwhile comes at once
+        return found
+
+    found = asyncio.run(read())
+    engine_alone = [list(engine.submit([20 + place], config)) for place in range(5)]
+    engine.close()
+    assert all(found)
+    assert len(found) < sum(map(len, found))
+    for place, expected in enumerate(engine_alone):
+        got = [event for one in found for other, event in one if other == place]
+        assert [(event.token, event.text) for event in got] == [(event.token, event.text) for event in expected]
+        assert got[-1].generation is not None
+
+
+def test_the_error_of_one_of_several_requests_comes_after_what_was_written(tokenizer: Tokenizer) -> None:
+    engine = Engine(Slow(tokenizer.vocabulary, 0.002), tokenizer)
+    tickets = [engine.submit([20], LONG), engine.submit([21], LONG)]
+
+    seen: list[int] = []
+
+    async def read() -> None:
+        async for found in arrivals(tickets):
+            seen.append(len(found))
+            if sum(seen) > 10 and not tickets[0].done:
+                tickets[0].close(Failure("An error out of the blue.", "", ""))
+
+    with pytest.raises(Failure, match="out of the blue"):
+        asyncio.run(read())
+    assert sum(seen) > 10
+    assert tickets[1].cancelled
     engine.close(drain=False)

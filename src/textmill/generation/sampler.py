@@ -188,43 +188,42 @@ class _Numbers:
         return float(self._known[place])
 
 
-def choose(samplers: Sequence[Sampler], log_probs_BV: Tensor) -> list[Choice]:
+def choose(samplers: Sequence[Sampler], log_probs: Tensor | Sequence[Tensor]) -> list[Choice]:
     """The next token of each sample; those with the same settings are worked on together.
 
     Args:
         samplers: one for each row. They do not move on before `accept`.
-        log_probs_BV: what the model says, [B, V] in nats.
+        log_probs: what the model says, [B, V] in nats, or a sequence of B rows [V].
 
     Raises:
         Failure: a row's probabilities are not numbers, or nothing may come next.
     """
-    log_probs_BV = log_probs_BV.detach().float().cpu()
-    found = _likeliest(samplers, log_probs_BV)
+    rows = [row.detach().float().cpu() for row in log_probs]
+    found = _likeliest(samplers, rows)
     groups: dict[int, list[int]] = {}
     for place, sampler in enumerate(samplers):
         if place not in found:
             groups.setdefault(id(sampler.config), []).append(place)
     for places in groups.values():
-        group = [samplers[place] for place in places]
-        rows = log_probs_BV if len(places) == len(samplers) else log_probs_BV[places]
-        found.update(zip(places, _choose(group, rows), strict=True))
+        scores_BV = torch.stack([rows[place] for place in places])
+        found.update(zip(places, _choose([samplers[place] for place in places], scores_BV), strict=True))
     return [found[place] for place in range(len(samplers))]
 
 
-def _likeliest(samplers: Sequence[Sampler], log_probs_BV: Tensor) -> dict[int, Choice]:
-    """The choices, by row, that are the likeliest tokens as they stand: all requests together, and nothing copied.
+def _likeliest(samplers: Sequence[Sampler], rows: Sequence[Tensor]) -> dict[int, Choice]:
+    """The choices, by row, that are the likeliest tokens as they stand; nothing is copied.
 
     A row is left out if its sampler changes scores, or if its likeliest token is forbidden or no number.
     """
-    rows = [place for place, sampler in enumerate(samplers) if sampler.plain]
-    if not rows:
-        return {}
-    best_B, tokens_B = (log_probs_BV if len(rows) == len(samplers) else log_probs_BV[rows]).max(-1)
-    return {
-        place: Choice(token, best, ())
-        for place, best, token in zip(rows, best_B.tolist(), tokens_B.tolist(), strict=True)
-        if np.isfinite(best) and not samplers[place].forbidden[token]
-    }
+    found = {}
+    for place, (sampler, row_V) in enumerate(zip(samplers, rows, strict=True)):
+        if sampler.plain:
+            values = row_V.numpy()
+            token = int(values.argmax())  # several times as fast as torch's on one row
+            best = float(values[token])
+            if np.isfinite(best) and not sampler.forbidden[token]:
+                found[place] = Choice(token, best, ())
+    return found
 
 
 def _choose(samplers: Sequence[Sampler], log_probs_BV: Tensor) -> list[Choice]:

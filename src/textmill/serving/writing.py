@@ -13,7 +13,7 @@ from typing import Any
 from textmill.base.errors import UsageError
 from textmill.generation.config import SamplingConfig
 from textmill.generation.constraints import compile_constraint
-from textmill.generation.engine.request import Event, Ticket
+from textmill.generation.engine.request import Event, Ticket, arrivals
 from textmill.generation.sampling import Generation, PromptToken
 from textmill.serving.config import ServeConfig
 from textmill.serving.errors import ApiError, from_exception
@@ -22,7 +22,6 @@ from textmill.serving.library import Served
 from textmill.serving.parameters import ChatRequest, CompletionRequest, constraint_spec, sampling_config
 
 REASONS = {"end": "stop", "stop": "stop", "length": "length", "cancelled": "length"}
-QUEUE = 256
 
 
 @dataclass
@@ -172,38 +171,19 @@ async def begin(asked: CompletionRequest | ChatRequest, served: Served, key: Key
     )  # fmt: skip
 
 
-async def events(work: Work) -> AsyncIterator[tuple[int, Event]]:
-    """Events of all samples as they come, each with its prompt's number."""
-    queue: asyncio.Queue[tuple[int, Event | BaseException | None]] = asyncio.Queue(QUEUE)
-
-    async def pump(place: int, ticket: Ticket) -> None:
-        try:
-            async for event in ticket.events():
-                await queue.put((place, event))
-            await queue.put((place, None))
-        except Exception as error:
-            await queue.put((place, error))
-
-    tasks = [asyncio.create_task(pump(*one)) for one in enumerate(work.tickets)]
+async def events(work: Work) -> AsyncIterator[list[tuple[int, Event]]]:
+    """Events of all samples, each with its prompt's number: each time all that have come since."""
     timer = asyncio.get_running_loop().call_later(max(0.0, work.deadline - time.monotonic()), work.cancel)
+    arriving = arrivals(work.tickets)
     try:
-        left = len(tasks)
-        while left:
-            place, event = await queue.get()
-            if isinstance(event, BaseException):
-                raise event
-            if event is None:
-                left -= 1
-                continue
-            if event.generation is not None:
-                work.completion_tokens += len(event.generation.ids)
-            yield place, event
+        async for found in arriving:
+            for _, event in found:
+                if event.generation is not None:
+                    work.completion_tokens += len(event.generation.ids)
+            yield found
     finally:
         timer.cancel()
-        work.cancel()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await arriving.aclose()
 
 
 # ---- shapes --------------------------------------------------------------------------------------------------------
@@ -318,10 +298,11 @@ def _choice(work: Work, place: int, made: Generation) -> dict[str, Any]:
 async def whole(work: Work) -> dict[str, Any]:
     """The answer in one piece."""
     choices = []
-    async for place, event in events(work):
-        if event.generation is not None:
-            choices.append(_choice(work, place, event.generation))
-            work.answers.append(event.generation.text)
+    async for found in events(work):
+        for place, event in found:
+            if event.generation is not None:
+                choices.append(_choice(work, place, event.generation))
+                work.answers.append(event.generation.text)
     choices.sort(key=lambda choice: int(choice["index"]))
     work.ended = ",".join(choice["finish_reason"] for choice in choices)
     prompt = {"prompt_token_ids": work.prompts[0]} if work.chat and work.show_ids else {}
@@ -329,49 +310,20 @@ async def whole(work: Work) -> dict[str, Any]:
 
 
 async def pieces(work: Work) -> AsyncIterator[bytes]:
-    """The answer as server-sent events; an error in the middle is one of them."""
+    """The answer as server-sent events, those that have come together in one piece; an error in the middle is one."""
     head = _envelope(work, True)
     extra: dict[str, Any] = {"usage": None} if work.include_usage else {}
-    tokenizer, config = work.served.tokenizer, work.config
     lengths: dict[int, int] = {}
     try:
         if work.chat:
-            for index in range(len(work.tickets) * config.n):
+            for index in range(len(work.tickets) * work.config.n):
                 delta = {"role": "assistant", "content": ""}
                 prompt = {"prompt_token_ids": work.prompts[0]} if work.show_ids and index == 0 else {}
                 yield _sse({**head, "choices": [_piece(index, delta, None)], **prompt, **extra})
-        async for place, event in events(work):
-            index = place * config.n + event.row
-            choice: dict[str, Any]
-            reason = None if event.generation is None else REASONS[event.generation.finish_reason]
-            if event.generation is not None:
-                work.answers.append(event.generation.text)
-                work.ended = reason or ""
-            if work.chat:
-                choice = _piece(index, {"content": event.text} if event.text or reason is None else {}, reason)
-                if work.show_logprobs and event.token is not None:
-                    entry = chat_logprob(tokenizer, event.token, event.logprob, event.top, work.show_ids)
-                    choice["logprobs"] = {"content": [entry], "refusal": None}
-            else:
-                choice = {"index": index, "text": event.text, "logprobs": None, "finish_reason": reason}
-                if work.show_logprobs:
-                    shown: list[Any] = []
-                    if event.prompt is not None and config.echo:
-                        shown = _shown_prompt(work, place, event.prompt)
-                    elif event.token is not None:
-                        shown = [(event.token, event.logprob, event.top)]
-                    if shown:
-                        at = lengths.get(index, 0)
-                        choice["logprobs"] = completion_logprobs(
-                            tokenizer, shown, at, config.logprobs or 0, work.show_ids
-                        )
-            if work.show_ids:
-                choice["token_ids"] = [] if event.token is None else [event.token]
-                if not work.chat and index not in lengths:
-                    choice["prompt_token_ids"] = work.prompts[place]
-            lengths[index] = lengths.get(index, 0) + len(event.text)
-            if event.text or reason is not None or choice.get("logprobs") or work.show_ids:
-                yield _sse({**head, "choices": [choice], **extra})
+        async for found in events(work):
+            shown = (_shown(work, place, event, lengths) for place, event in found)
+            if joined := b"".join(_sse({**head, "choices": [choice], **extra}) for choice in shown if choice):
+                yield joined
         if work.include_usage:
             yield _sse({**head, "choices": [], "usage": work.usage})
     except asyncio.CancelledError:
@@ -383,9 +335,47 @@ async def pieces(work: Work) -> AsyncIterator[bytes]:
     yield b"data: [DONE]\n\n"
 
 
+def _shown(work: Work, place: int, event: Event, lengths: dict[int, int]) -> dict[str, Any] | None:
+    """What a stream says of an event; None if that is nothing. `lengths` counts each sample's letters."""
+    tokenizer, config = work.served.tokenizer, work.config
+    index = place * config.n + event.row
+    choice: dict[str, Any]
+    reason = None if event.generation is None else REASONS[event.generation.finish_reason]
+    if event.generation is not None:
+        work.answers.append(event.generation.text)
+        work.ended = reason or ""
+    if work.chat:
+        choice = _piece(index, {"content": event.text} if event.text or reason is None else {}, reason)
+        if work.show_logprobs and event.token is not None:
+            entry = chat_logprob(tokenizer, event.token, event.logprob, event.top, work.show_ids)
+            choice["logprobs"] = {"content": [entry], "refusal": None}
+    else:
+        choice = {"index": index, "text": event.text, "logprobs": None, "finish_reason": reason}
+        if work.show_logprobs:
+            shown: list[Any] = []
+            if event.prompt is not None and config.echo:
+                shown = _shown_prompt(work, place, event.prompt)
+            elif event.token is not None:
+                shown = [(event.token, event.logprob, event.top)]
+            if shown:
+                at = lengths.get(index, 0)
+                choice["logprobs"] = completion_logprobs(tokenizer, shown, at, config.logprobs or 0, work.show_ids)
+    if work.show_ids:
+        choice["token_ids"] = [] if event.token is None else [event.token]
+        if not work.chat and index not in lengths:
+            choice["prompt_token_ids"] = work.prompts[place]
+    lengths[index] = lengths.get(index, 0) + len(event.text)
+    if event.text or reason is not None or choice.get("logprobs") or work.show_ids:
+        return choice
+    return None
+
+
 def _piece(index: int, delta: dict[str, Any], reason: str | None) -> dict[str, Any]:
     return {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
 
 
+_to_json = json.JSONEncoder(ensure_ascii=False).encode
+
+
 def _sse(data: dict[str, Any]) -> bytes:
-    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n".encode("utf-8", "replace")
+    return f"data: {_to_json(data)}\n\n".encode("utf-8", "replace")

@@ -266,8 +266,8 @@ class Engine:
         if not ready:
             return []
         try:
-            log_probs = torch.cat([one.log_probs for one in ready if one.log_probs is not None])
-            return list(choose([one.sampler for one in ready], log_probs))
+            rows = [one.log_probs[0] for one in ready if one.log_probs is not None]
+            return list(choose([one.sampler for one in ready], rows))
         except Exception:  # one of them is at fault: find out which
             return [self._guarded(one.ticket, lambda one=one: choose([one.sampler], one.log_probs)[0]) for one in ready]
 

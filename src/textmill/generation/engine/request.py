@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from textmill.base.errors import Failure
@@ -106,19 +106,15 @@ class Ticket:
         self.cancelled = True
         self._resumed()
 
-    def _next(self) -> Event | None:
-        """The next event if there is one; raises the engine's error, or StopIteration at the end."""
-        was_full = self.full
-        if self._events:
-            event = self._events.popleft()
-            if was_full:
-                self._resumed()
-            return event
-        if not self.done:
-            return None
-        if self._error is not None:
-            raise self._error
-        raise _EndError
+    def _taken(self) -> list[Event]:
+        """All events that are there, for the reader alone; lets the engine go on if they were too many."""
+        with self._changed:
+            was_full = self.full
+            found = list(self._events)
+            self._events.clear()
+        if was_full:
+            self._resumed()
+        return found
 
     def __iter__(self) -> Iterator[Event]:
         """Events as they come; blocks while there is none."""
@@ -126,41 +122,22 @@ class Ticket:
             with self._changed:
                 while not self._events and not self.done:
                     self._changed.wait()
-                try:
-                    event = self._next()
-                except _EndError:
-                    return
-            if event is not None:
-                yield event
+                done = self.done  # what is there now is then all
+            yield from self._taken()
+            if done:
+                if self._error is not None:
+                    raise self._error
+                return
 
     async def events(self) -> AsyncIterator[Event]:
         """Events as they come, for an asyncio loop; leaving the loop early cancels the request."""
-        loop, ready = asyncio.get_running_loop(), asyncio.Event()
-
-        def wake() -> None:
-            try:
-                loop.call_soon_threadsafe(ready.set)
-            except RuntimeError:  # the loop has ended: nobody reads any more
-                self.cancelled = True
-
-        with self._changed:
-            self._wake = wake
+        arriving = arrivals([self])
         try:
-            while True:
-                ready.clear()
-                with self._changed:
-                    try:
-                        event = self._next()
-                    except _EndError:
-                        return
-                if event is None:
-                    await ready.wait()
-                else:
+            async for found in arriving:
+                for _, event in found:
                     yield event
         finally:
-            self._wake = None
-            if not self.done:
-                self.cancel()
+            await arriving.aclose()
 
     def results(self) -> list[Generation]:
         """Wait for the end; the finished samples in their order."""
@@ -168,8 +145,52 @@ class Ticket:
         return [found[row] for row in sorted(found)]
 
 
-class _EndError(Exception):
-    """Nothing comes any more."""
+async def arrivals(tickets: Sequence[Ticket]) -> AsyncGenerator[list[tuple[int, Event]], None]:
+    """Events of several requests, for an asyncio loop: each time all that have come since, with their request's place.
+
+    Taken together because waking the loop costs more than an event does. Leaving early cancels what is not done; the
+    error of a request is raised after what came before it.
+    """
+    loop, ready, woken = asyncio.get_running_loop(), asyncio.Event(), False
+
+    def wake() -> None:
+        nonlocal woken
+        if woken:
+            return
+        woken = True
+        try:
+            loop.call_soon_threadsafe(ready.set)
+        except RuntimeError:  # the loop has ended: nobody reads any more
+            for ticket in tickets:
+                ticket.cancelled = True
+
+    for ticket in tickets:
+        with ticket._changed:
+            ticket._wake = wake
+    left = dict(enumerate(tickets))
+    try:
+        while left:
+            ready.clear()
+            woken = False  # before looking: whoever comes after the look wakes again
+            found: list[tuple[int, Event]] = []
+            error: BaseException | None = None
+            for place, ticket in list(left.items()):
+                done = ticket.done  # before taking: what is there then is all
+                found += [(place, event) for event in ticket._taken()]
+                if done:
+                    del left[place]
+                    error = error or ticket._error
+            if found:
+                yield found
+            if error is not None:
+                raise error
+            if not found and left:
+                await ready.wait()
+    finally:
+        for ticket in tickets:
+            ticket._wake = None
+            if not ticket.done:
+                ticket.cancel()
 
 
 def make_request(
