@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -145,6 +146,10 @@ def serve(
             timeout_graceful_shutdown=max(1, int(config.drain_seconds)), backlog=2048, loop="asyncio", http="h11",
         )  # fmt: skip
         server = Server(settings)
+        # What is here now stays: it is not looked through again. Otherwise the hundreds of thousands of objects of
+        # libraries let garbage pile up until it is a quarter of them, and stop all requests while it is looked for.
+        gc.collect()
+        gc.freeze()
         try:
             server.run([listening])
         except KeyboardInterrupt:  # uvicorn ends in order, then raises the signal that it was told by once more
