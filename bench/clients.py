@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import json
 import socket
 import subprocess
@@ -23,8 +24,10 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from http.client import HTTPResponse
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 
@@ -79,26 +82,19 @@ async def _one(host: str, port: int, prompt: str, no_end: dict[str, Any]) -> byt
     reader, writer = await asyncio.open_connection(host, port)
     try:
         writer.write(head.encode() + body)
-        return await reader.read()
+        return await asyncio.wait_for(reader.read(), 600)
     finally:
         writer.close()
 
 
 def tokens_in(answer: bytes) -> int:
     """Tokens of one stream; of a server that tells no usage, its pieces, which are a token each."""
-    head, _, rest = answer.partition(b"\r\n\r\n")
-    if b" 200 " not in head.split(b"\r\n")[0]:
-        raise RuntimeError(answer.decode(errors="replace"))
-    if b"transfer-encoding: chunked" in head.lower():
-        parts = []
-        while True:
-            size, _, rest = rest.partition(b"\r\n")
-            if not int(size, 16):
-                break
-            parts.append(rest[: int(size, 16)])
-            rest = rest[int(size, 16) + 2 :]
-        rest = b"".join(parts)
-    lines = rest.decode().splitlines()
+    response = HTTPResponse(cast("Any", SimpleNamespace(makefile=lambda _mode: io.BytesIO(answer))))
+    response.begin()
+    text = response.read().decode(errors="replace")
+    if response.status != 200:
+        raise RuntimeError(text)
+    lines = text.splitlines()
     assert "data: [DONE]" in lines, "a stream was cut off"
     pieces = [line for line in lines if line.startswith("data: {")]
     usage = json.loads(pieces[-1].removeprefix("data: ")).get("usage")

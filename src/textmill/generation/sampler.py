@@ -198,6 +198,8 @@ def choose(samplers: Sequence[Sampler], log_probs: Tensor | Sequence[Tensor]) ->
     Raises:
         Failure: a row's probabilities are not numbers, or nothing may come next.
     """
+    if isinstance(log_probs, Tensor):
+        log_probs = log_probs.detach().float().cpu()  # at once: a device is waited for one time
     rows = [row.detach().float().cpu() for row in log_probs]
     found = _likeliest(samplers, rows)
     groups: dict[int, list[int]] = {}
